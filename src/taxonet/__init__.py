@@ -1,0 +1,75 @@
+"""Taxonet: the classic image classifiers, faithful to their papers and ready for work.
+
+Everything is imported when it is first used: `import taxonet` loads no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from taxonet._version import __version__
+
+if TYPE_CHECKING:
+    from taxonet.errors import BundleError, DataError, ImageError, TaxonetError, UsageError
+    from taxonet.evaluation import Evaluation, evaluate
+    from taxonet.images import Preprocessing
+    from taxonet.inference import Classifier, Prediction, load, predict
+    from taxonet.information import ModelInfo, info
+    from taxonet.networks import create_model, list_models
+    from taxonet.training import Recipe, TrainResult, train
+
+_HOME = {
+    "BundleError": "errors",
+    "Classifier": "inference",
+    "DataError": "errors",
+    "Evaluation": "evaluation",
+    "ImageError": "errors",
+    "ModelInfo": "information",
+    "Prediction": "inference",
+    "Preprocessing": "images",
+    "Recipe": "training",
+    "TaxonetError": "errors",
+    "TrainResult": "training",
+    "UsageError": "errors",
+    "create_model": "networks",
+    "evaluate": "evaluation",
+    "info": "information",
+    "list_models": "networks",
+    "load": "inference",
+    "predict": "inference",
+    "train": "training",
+}
+
+__all__ = [
+    "BundleError",
+    "Classifier",
+    "DataError",
+    "Evaluation",
+    "ImageError",
+    "ModelInfo",
+    "Prediction",
+    "Preprocessing",
+    "Recipe",
+    "TaxonetError",
+    "TrainResult",
+    "UsageError",
+    "__version__",
+    "create_model",
+    "evaluate",
+    "info",
+    "list_models",
+    "load",
+    "predict",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'taxonet' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"taxonet.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

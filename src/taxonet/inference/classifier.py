@@ -1,0 +1,192 @@
+"""The classifier: a bundle and an engine, from pictures to labels in the order given.
+
+Pictures are decoded and resized on threads while the engine runs; a picture that cannot be read gives an entry with
+`error` and never its neighbour's answer. Memory is bounded for any number of pictures.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taxonet.data.loader import read_ahead
+from taxonet.data.sources import expand_inputs
+from taxonet.errors import ImageError, UsageError
+from taxonet.images import DEFAULT_LIMITS, Limits, Preprocessing, Source
+from taxonet.inference.engines import Engine, TorchEngine, check_engine
+from taxonet.weights.bundle import BundleInfo
+
+ImageInput: TypeAlias = Source
+
+BATCH = 32  # beyond this the network gains nothing on a CPU, and the pictures leave its caches
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """One class of an answer: its name, its index in the model, its probability in [0, 1]."""
+
+    label: str
+    index: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one input: the likeliest classes in falling order, or the reason why there are none."""
+
+    path: str | None
+    predictions: tuple[LabelScore, ...]
+    error: str | None = None
+
+    @property
+    def label(self) -> str | None:
+        """The likeliest class, None where the input could not be read."""
+        return self.predictions[0].label if self.predictions else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form: `{"path", "predictions": [{"label", "index", "probability"}], "error"}`."""
+        return {"path": self.path, "predictions": [vars(p) for p in self.predictions], "error": self.error}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One input's class probabilities, or the reason why it could not be read."""
+
+    probabilities: NDArray[np.float32] | None
+    error: str | None = None
+
+
+class Classifier:
+    """A model ready to answer: `info` is what its bundle says, `engine` what runs it."""
+
+    def __init__(self, info: BundleInfo, engine: Engine, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.info = info
+        self.engine = engine
+        self.limits = limits
+        self.preprocessing = Preprocessing.parse(info.preprocessing)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names; a class's place is its index."""
+        return self.info.classes
+
+    def predict(
+        self, images: ImageInput | Sequence[ImageInput], top: int = 5, batch_size: int = BATCH
+    ) -> list[Prediction]:
+        """Classify pictures.
+
+        Args:
+            images: paths, encoded bytes, PIL images or uint8 arrays (H, W, 3); one or many.
+            top: how many classes an answer names, the likeliest first.
+            batch_size: how many pictures the engine sees at once.
+
+        Returns:
+            One `Prediction` an input, in the order given; `.error` says why an input could not be read.
+        """
+        return list(self.predict_each(_as_list(images), top, batch_size))
+
+    def predict_each(self, images: Iterable[ImageInput], top: int = 5, batch_size: int = BATCH) -> Iterator[Prediction]:
+        """Like `predict`, one answer after the other: for any number of pictures, in bounded memory."""
+        if top < 1:
+            raise UsageError(f"top is {top}, it must be at least 1")
+        for image, scored in self.score_each(images, batch_size):
+            path = os.fspath(image) if isinstance(image, str | os.PathLike) else None
+            if scored.probabilities is None:
+                yield Prediction(path, (), scored.error)
+                continue
+            order = np.argsort(-scored.probabilities, kind="stable")[:top]
+            found = (LabelScore(self.classes[i], int(i), float(scored.probabilities[i])) for i in order)
+            yield Prediction(path, tuple(found))
+
+    def predict_proba(self, images: ImageInput | Sequence[ImageInput], batch_size: int = BATCH) -> NDArray[np.float32]:
+        """Class probabilities (n, classes), one row an input; a row of NaN where an input cannot be read."""
+        inputs = _as_list(images)
+        table = np.full((len(inputs), len(self.classes)), np.nan, np.float32)
+        for row, (_, scored) in enumerate(self.score_each(inputs, batch_size)):
+            if scored.probabilities is not None:
+                table[row] = scored.probabilities
+        return table
+
+    def score_each(self, images: Iterable[ImageInput], batch_size: int = BATCH) -> Iterator[tuple[ImageInput, Scored]]:
+        """Every input with its probabilities or its error, in order."""
+        if batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}, it must be at least 1")
+        waiting: list[tuple[ImageInput, NDArray[np.uint8] | str]] = []
+        for item in read_ahead(self._read, images, ahead=2 * batch_size):
+            waiting.append(item)
+            if len(waiting) == batch_size:
+                yield from self._answer(waiting)
+                waiting = []
+        yield from self._answer(waiting)
+
+    def _read(self, image: ImageInput) -> tuple[ImageInput, NDArray[np.uint8] | str]:
+        try:
+            return image, self.preprocessing.pixels(image, limits=self.limits)
+        except ImageError as error:
+            return image, str(error)
+
+    def _answer(self, items: list[tuple[ImageInput, NDArray[np.uint8] | str]]) -> Iterator[tuple[ImageInput, Scored]]:
+        readable = [pixels for _, pixels in items if not isinstance(pixels, str)]
+        rows = iter(self.probabilities(np.stack(readable)) if readable else ())
+        for image, pixels in items:
+            yield image, Scored(None, pixels) if isinstance(pixels, str) else Scored(next(rows))
+
+    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Calibrated probabilities (N, classes) of prepared pixels (N, H, W, C) uint8."""
+        logits = self.engine.run(self.preprocessing.normalized(pixels)) / np.float32(self.info.temperature)
+        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+        scores: NDArray[np.float32] = exponents / exponents.sum(axis=1, keepdims=True)
+        return scores
+
+
+def _as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
+    if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray) or hasattr(
+        images, "getbands"
+    ):
+        if isinstance(images, np.ndarray) and images.ndim == 4:
+            return list(images)
+        return [images]  # type: ignore[list-item]
+    return list(images)
+
+
+def load(model: str | os.PathLike[str], engine: str = "auto") -> Classifier:
+    """Open a model: a bundle's path, or the name of a network whose pretrained weights are installed.
+
+    Args:
+        model: `"run/model.safetensors"` or `"efficientnet_lite0"`.
+        engine: "torch", or "auto" for the fastest one there is (in this version the reference, torch).
+
+    Raises:
+        UsageError: an unknown name or engine.
+        BundleError: the file is not a bundle, or its weights do not fit its network.
+    """
+    check_engine(engine)
+    from taxonet.weights.networks import open_model
+
+    info, network = open_model(model)
+    return Classifier(info, TorchEngine(network))
+
+
+def predict(
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    model: str | os.PathLike[str] = "efficientnet_lite0",
+    top: int = 5,
+    engine: str = "auto",
+) -> list[Prediction]:
+    """Classify files, whole folders and glob patterns.
+
+    Args:
+        paths: what to classify; a folder gives its pictures in name order.
+        model: a bundle's path or a catalogue name.
+        top: how many classes an answer names.
+        engine: what runs the model.
+
+    Returns:
+        One `Prediction` a file, in the order given; a file that cannot be read has `.error`.
+    """
+    files = expand_inputs([paths] if isinstance(paths, str | os.PathLike) else paths)
+    return load(model, engine).predict(files, top)

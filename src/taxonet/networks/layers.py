@@ -1,0 +1,228 @@
+"""The small vocabulary that the family files share: one surface for every network, convolutions, squeeze-and-excite.
+
+Shapes are (N, C, H, W). A `Style` says how a family pads and normalises, so that a block is written once for the
+papers' form, for TensorFlow's and for PyTorch's.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from taxonet.errors import UsageError
+
+Padding = Literal["symmetric", "same"]
+Activation = Literal["relu", "relu6", "hardswish"]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hardswish": nn.Hardswish}
+
+CIFAR_PREPROCESSING = "exif | rgb | resize(32, bicubic) | center_crop(32) | normalize(cifar10)"
+
+
+def imagenet_preprocessing(size: int = 224, resize: int = 256, normalize: str = "imagenet") -> str:
+    """The usual evaluation form: short side to `resize`, the central `size` × `size` pixels."""
+    return f"exif | rgb | resize({resize}, bicubic) | center_crop({size}) | normalize({normalize})"
+
+
+class Network(nn.Module):
+    """The one surface of every network: named stages, then pooling, dropout and a linear classifier.
+
+    A family's constructor fills `body` (one child a stage, run in order) and calls `set_head`.
+    """
+
+    body: nn.Sequential
+    dropout: nn.Dropout
+    classifier: nn.Linear
+    num_features: int
+    default_preprocessing: str
+    variant: str = ""  # set by the registry, with the arguments that rebuild this network
+    options: Mapping[str, Any] = {}
+
+    def set_head(self, num_features: int, num_classes: int, dropout: float) -> None:
+        """Give the network its classifier over `num_features` pooled values."""
+        self.num_features = num_features
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(num_features, num_classes)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the classifier by a fresh one of `num_classes` outputs, on the same device and of the same type."""
+        if num_classes < 1:
+            raise UsageError(f"num_classes is {num_classes}, it must be at least 1")
+        weight = self.classifier.weight
+        self.classifier = nn.Linear(self.num_features, num_classes, device=weight.device, dtype=weight.dtype)
+        nn.init.zeros_(self.classifier.bias)  # the weight keeps Torch's uniform ±1/√fan-in
+        self.options = {**self.options, "num_classes": num_classes}
+
+    def stages(self, x: Tensor) -> dict[str, Tensor]:
+        """Every named intermediate map of `x` (N, C, H, W), in order; the last is `forward_features(x)`."""
+        maps = {}
+        for name, stage in self.body.named_children():
+            x = maps[name] = stage(x)
+        return maps
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The last feature map, before pooling: (N, C, H/r, W/r)."""
+        features: Tensor = self.body(x)
+        return features
+
+    def pooled(self, features: Tensor) -> Tensor:
+        """The vector that the classifier sees, before dropout: (N, num_features)."""
+        return F.adaptive_avg_pool2d(features, 1).flatten(1)
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Logits (N, classes) of a last feature map."""
+        logits: Tensor = self.classifier(self.dropout(self.pooled(features)))
+        return logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, in_channels, H, W)."""
+        return self.forward_head(self.forward_features(x))
+
+
+class Conv2dSame(nn.Conv2d):
+    """Convolution with TensorFlow's SAME padding: output ⌈size/stride⌉, the odd pixel goes to the bottom and right."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, out_channels, ⌈H/stride⌉, ⌈W/stride⌉)."""
+        height = _same_padding(x.shape[2], self.kernel_size[0], self.stride[0])
+        width = _same_padding(x.shape[3], self.kernel_size[1], self.stride[1])
+        return super().forward(F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2)))
+
+
+def _same_padding(size: int, kernel: int, stride: int) -> int:
+    return max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+
+
+def conv2d(
+    c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1, padding: Padding = "symmetric"
+) -> nn.Conv2d:
+    """A convolution without bias that keeps the map size at stride 1."""
+    if padding == "same" and stride > 1:  # at stride 1 and odd kernels SAME is the symmetric padding
+        return Conv2dSame(c_in, c_out, kernel, stride, groups=groups, bias=False)
+    return nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a network pads and normalises: the part in which papers, TensorFlow and PyTorch differ."""
+
+    padding: Padding = "symmetric"
+    norm_eps: float = 1e-5
+    norm_momentum: float = 0.1
+
+    def norm(self, channels: int) -> nn.BatchNorm2d:
+        """Batch normalisation in this style."""
+        return nn.BatchNorm2d(channels, eps=self.norm_eps, momentum=self.norm_momentum)
+
+    def conv_norm(
+        self, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: str | None = None
+    ) -> nn.Sequential:
+        """Convolution → batch norm → activation (none when `act` is None)."""
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            conv=conv2d(c_in, c_out, kernel, stride, groups, self.padding), norm=self.norm(c_out)
+        )
+        if act is not None:
+            layers["act"] = ACTIVATIONS[act](inplace=True)
+        return nn.Sequential(layers)
+
+
+class SqueezeExcite(nn.Module):
+    """Squeeze-and-excitation: global pool → 1×1 → ReLU → 1×1 → gate, multiplied onto the map (arXiv 1709.01507, §3)."""
+
+    def __init__(self, channels: int, hidden: int, gate: type[nn.Module] = nn.Sigmoid) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, hidden, 1)
+        self.expand = nn.Conv2d(hidden, channels, 1)
+        self.gate = gate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → the same shape."""
+        squeezed = F.adaptive_avg_pool2d(x, 1)  # N, C, 1, 1
+        scale: Tensor = self.gate(self.expand(F.relu(self.reduce(squeezed))))
+        return x * scale
+
+
+class InvertedResidual(nn.Module):
+    """1×1 expansion → depthwise k×k → (squeeze-excite) → linear 1×1 projection (arXiv 1801.04381, §3; 1905.02244, §5).
+
+    The expansion is left out when `hidden` equals `c_in`; the input is added when the shape does not change.
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        *,
+        hidden: int,
+        kernel: int = 3,
+        stride: int = 1,
+        act: str = "relu6",
+        style: Style,
+        squeeze: int = 0,
+        se_before_activation: bool = False,
+    ) -> None:
+        super().__init__()
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        if hidden != c_in:
+            layers["expand"] = style.conv_norm(c_in, hidden, act=act)
+        late_act = bool(squeeze) and se_before_activation
+        layers["depthwise"] = style.conv_norm(
+            hidden, hidden, kernel, stride, groups=hidden, act=None if late_act else act
+        )
+        if squeeze:
+            layers["se"] = SqueezeExcite(hidden, squeeze, gate=nn.Hardsigmoid)
+        if late_act:
+            layers["act"] = ACTIVATIONS[act](inplace=True)
+        layers["project"] = style.conv_norm(hidden, c_out)
+        self.layers = nn.Sequential(layers)
+        self.residual = stride == 1 and c_in == c_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c_in, H, W) → (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉)."""
+        out: Tensor = self.layers(x)
+        return x + out if self.residual else out
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """`value` rounded to a multiple of `divisor`, never below 0.9 of it (TF-slim `nets/mobilenet`)."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def init_fan_out(network: nn.Module) -> None:
+    """Convolutions N(0, √(2/fan-out)), fan-out within one group; norms 1 and 0; linear biases 0 (He et al. 2015)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.out_channels * math.prod(module.kernel_size) // module.groups
+            nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def blocks_by_stage(stem: nn.Module, stages: list[list[nn.Module]], last: nn.Module | None = None) -> nn.Sequential:
+    """`stem`, `stage1` … `stageN` and, where there is one, `last` as one ordered body."""
+    body: OrderedDict[str, nn.Module] = OrderedDict(stem=stem)
+    for number, blocks in enumerate(stages, start=1):
+        body[f"stage{number}"] = nn.Sequential(*blocks)
+    if last is not None:
+        body["last"] = last
+    return nn.Sequential(body)
+
+
+def split_at_strides(blocks: list[nn.Module], strides: list[int]) -> list[list[nn.Module]]:
+    """Blocks grouped into stages: a block that halves the map opens a new stage."""
+    groups: list[list[nn.Module]] = [[]]
+    for block, stride in zip(blocks, strides, strict=True):
+        if stride > 1 and groups[-1]:
+            groups.append([])
+        groups[-1].append(block)
+    return groups
+
+
+def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
+    """Every batch norm of a network, in order."""
+    return [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]

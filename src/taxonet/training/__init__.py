@@ -1,0 +1,6 @@
+"""Training: from a folder of pictures to a bundle and a report."""
+
+from taxonet.training.recipe import Recipe
+from taxonet.training.train import TrainResult, train
+
+__all__ = ["Recipe", "TrainResult", "train"]

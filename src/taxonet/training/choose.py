@@ -1,0 +1,172 @@
+"""Which recipe a run gets when the user names none, and why each value that came from the data is what it is."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from taxonet.errors import UsageError, nearest
+from taxonet.networks.registry import find
+from taxonet.sheets import load_sheet
+from taxonet.training.recipe import Recipe, read_recipe
+
+NAMED = ("finetune", "scratch", "paper")
+SMALL_SET = 5_000  # below this the statistics of a pretrained network are better than the set's own
+SMALL_MAP = 96  # pixels; such pictures are shifted, not cropped and enlarged
+LARGEST_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a recipe depends on: the variant, its picture size, the number of training pictures, where it starts."""
+
+    variant: str
+    image_size: int
+    pictures: int
+    pretrained: bool
+    norm_momentum: float
+
+
+def choose_recipe(
+    wanted: str | Path | Recipe | None, facts: Facts, overrides: Mapping[str, Any]
+) -> tuple[Recipe, dict[str, str]]:
+    """The recipe of a run and the reason for each value that was derived.
+
+    Args:
+        wanted: "finetune", "scratch", "paper", a TOML file, a recipe, or None for finetune where there are weights to
+            start from and scratch where there are none.
+        facts: what the run is about.
+        overrides: values that the user set; they win.
+
+    Raises:
+        UsageError: an unknown recipe, name or value.
+    """
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    unknown = [key for key in overrides if key not in {spec.name for spec in fields(Recipe)}]
+    if unknown:
+        Recipe().with_values({unknown[0]: None})  # raises with the nearest name
+    size = int(overrides.get("image_size", facts.image_size))
+    reasons: dict[str, str] = {}
+    if isinstance(wanted, Recipe):
+        values = _as_values(wanted)
+    elif wanted is not None and (str(wanted).endswith(".toml") or Path(wanted).is_file()):
+        values = _as_values(read_recipe(Path(wanted)))
+    else:
+        name = str(wanted or ("finetune" if facts.pretrained else "scratch"))
+        if wanted is None:
+            reasons["name"] = (
+                "there are weights to start from" if facts.pretrained else "there are no weights to start from"
+            )
+        values = _named(name, facts, size, reasons)
+    for key in overrides:
+        reasons.pop(key, None)
+    return Recipe(**{**values, **overrides}), reasons
+
+
+def _as_values(recipe: Recipe) -> dict[str, Any]:
+    return {spec.name: getattr(recipe, spec.name) for spec in fields(recipe)}
+
+
+def _named(name: str, facts: Facts, size: int, reasons: dict[str, str]) -> dict[str, Any]:
+    if name == "finetune":
+        if not facts.pretrained:
+            raise UsageError(f"the recipe finetune needs weights to start from, and there are none of {facts.variant}")
+        return _finetune(facts, size, reasons)
+    if name == "scratch":
+        return _scratch(facts, size, reasons)
+    if name == "paper":
+        return _paper(facts, size, reasons)
+    raise UsageError(
+        f"there is no recipe '{name}', it must be {', '.join(NAMED)} or a .toml file{nearest(name, NAMED)}"
+    )
+
+
+def _common(facts: Facts, size: int) -> dict[str, Any]:
+    return {"image_size": size, "dropout": default_dropout(facts.variant), "norm_momentum": facts.norm_momentum}
+
+
+def default_dropout(variant: str) -> float:
+    """The dropout that a network has when nothing is said."""
+    found = find(variant)
+    return float(found.row.get("dropout", found.options()["dropout"].default))
+
+
+def _finetune(facts: Facts, size: int, reasons: dict[str, str]) -> dict[str, Any]:
+    small = facts.pictures < SMALL_SET
+    epochs = max(4, min(30, round(4_000 / facts.pictures)))
+    reasons["epochs"] = f"about 4,000 pictures seen, from {facts.pictures:,}, within 4 to 30 epochs"
+    reasons["norm_statistics"] = (
+        f"{facts.pictures:,} pictures are too few to replace the statistics of the pretrained network"
+        if small
+        else f"{facts.pictures:,} pictures carry their own statistics"
+    )
+    return {
+        **_common(facts, size),
+        "name": "finetune",
+        "epochs": epochs,
+        "batch_size": 32 if facts.pictures >= 256 else 16,
+        "augmentation": f"random_resized_crop({size}, scale=(0.4, 1.0)) | flip | color_jitter(0.2)",
+        "head_first": True,
+        "norm_statistics": "frozen" if small else "train",
+        "label_smoothing": 0.1,
+        "ema_decay": 0.97 if small else 0.998,
+        "optimizer": "adamw",
+        "lr": 3e-4,
+        "weight_decay": 0.02,
+        "schedule": "cosine",
+        "warmup_epochs": 1.0,
+    }
+
+
+def _scratch(facts: Facts, size: int, reasons: dict[str, str]) -> dict[str, Any]:
+    epochs = max(10, min(100, round(60_000 / facts.pictures)))
+    reasons["epochs"] = f"about 60,000 pictures seen, from {facts.pictures:,}, within 10 to 100 epochs"
+    steps = math.ceil(facts.pictures / 32) * epochs
+    momentum = facts.norm_momentum
+    if momentum * steps < 50:  # running statistics would still remember the initial zero and one
+        momentum = 0.1
+        reasons["norm_momentum"] = f"{steps:,} steps are too few for the network's own {facts.norm_momentum}"
+    small_map = size <= SMALL_MAP
+    shift = f"resize({size}) | random_crop({size}, padding={max(1, size // 8)}) | flip"
+    crop = f"random_resized_crop({size}, scale=(0.25, 1.0)) | flip | color_jitter(0.2)"
+    return {
+        **_common(facts, size),
+        "name": "scratch",
+        "epochs": epochs,
+        "augmentation": shift if small_map else crop,
+        "norm_momentum": momentum,
+        "label_smoothing": 0.0 if small_map else 0.1,
+        "optimizer": "sgd",
+        "lr": 0.05,
+        "nesterov": True,
+        "weight_decay": 5e-4 if small_map else 5e-5,
+        "schedule": "cosine",
+        "warmup_epochs": min(3.0, epochs / 10),
+    }
+
+
+def _paper(facts: Facts, size: int, reasons: dict[str, str]) -> dict[str, Any]:
+    """The family's own recipe; the rate follows the batch linearly when the batch has to be smaller."""
+    found = find(facts.variant)
+    sheet = load_sheet(found.family)
+    setting = "cifar" if size <= SMALL_MAP and "cifar" in sheet.recipes else "imagenet"
+    published = sheet.recipes[setting]
+    values = _common(facts, size) | {"name": "paper"}
+    skipped = {"source", "note", "batch_size", "augmentation"}
+    for spec in fields(published):
+        value = getattr(published, spec.name)
+        if spec.name not in skipped and value is not None:
+            values[spec.name] = value
+            reasons[spec.name] = f"the {setting} recipe of {sheet.title}"
+    batch = published.batch_size or LARGEST_BATCH
+    values["batch_size"] = fitting = max(1, min(batch, LARGEST_BATCH, facts.pictures))
+    if fitting != batch and published.lr is not None:
+        values["lr"] = published.lr * fitting / batch
+        reasons["batch_size"] = f"the recipe's {batch:,} does not fit {facts.pictures:,} pictures or a usual memory"
+        reasons["lr"] = f"{published.lr} scaled with the batch, {fitting}/{batch:,}"
+    augmentation = published.augmentation or f"random_resized_crop({size}) | flip"
+    values["augmentation"] = augmentation.replace("(224", f"({size}").replace("(32", f"({size}")
+    if "random_crop" in augmentation:
+        values["augmentation"] = f"resize({size}) | {values['augmentation']}"
+    return values

@@ -1,0 +1,98 @@
+"""What a training run says while it works: to a person on stderr, or nothing."""
+
+import sys
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class Listener(Protocol):
+    """Who follows a run."""
+
+    def say(self, text: str) -> None:
+        """A line of text."""
+
+    def start(self, title: str, total: int) -> None:
+        """A piece of work with a known number of parts begins."""
+
+    def advance(self, done: int, note: str = "") -> None:
+        """So many parts of it are done."""
+
+    def finish(self) -> None:
+        """It is over."""
+
+
+class Silent:
+    """Nobody listens."""
+
+    def say(self, text: str) -> None:
+        """Ignore the line."""
+
+    def start(self, title: str, total: int) -> None:
+        """Ignore the start."""
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Ignore the progress."""
+
+    def finish(self) -> None:
+        """Ignore the end."""
+
+
+class Terminal:
+    """A person at a terminal, or a log file: the bar shows only where it can move."""
+
+    def __init__(self) -> None:
+        self.console = Console(file=sys.stderr, soft_wrap=True, highlight=False)
+        self._progress: Progress | None = None
+        self._task: TaskID = TaskID(0)
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finish()
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(text, markup=False)
+
+    def start(self, title: str, total: int) -> None:
+        """Begin a bar."""
+        self.finish()
+        if not self.console.is_terminal:
+            return
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self._task = self._progress.add_task(title, total=total, note="")
+        self._progress.start()
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Move the bar."""
+        if self._progress:
+            self._progress.update(self._task, completed=done, note=note)
+
+    def finish(self) -> None:
+        """Take the bar away."""
+        if self._progress:
+            self._progress.stop()
+            self._progress = None

@@ -1,0 +1,72 @@
+"""The classifier first: fit it on the frozen network's features, so that training does not start from noise."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from taxonet.data import read_ahead
+from taxonet.images import Preprocessing
+from taxonet.networks.layers import Network
+from taxonet.training.console import Listener
+from taxonet.training.pictures import Pictures
+
+MOST_PICTURES = 20_000  # more do not move a linear classifier
+INVERSE_PENALTY = 0.03  # weak answers on purpose: all layers are trained next
+
+
+def fit_head(
+    network: Network,
+    preprocessing: Preprocessing,
+    pictures: Pictures,
+    items: Sequence[tuple[object, int]],
+    seed: int,
+    listener: Listener,
+) -> float:
+    """Fit `network.classifier` by logistic regression on pooled features of the pictures; returns its accuracy there.
+
+    `items` are (path, class index); every class of the network needs at least one.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    order = np.random.default_rng([seed, 0x4EAD]).permutation(len(items))[:MOST_PICTURES]
+    chosen = [items[i] for i in order]
+    features, labels = _features(network, preprocessing, pictures, chosen, listener), [label for _, label in chosen]
+    if len(set(labels)) < network.classifier.out_features:  # a class that the draw missed
+        return 0.0
+    model = LogisticRegression(C=INVERSE_PENALTY, max_iter=300)
+    model.fit(features, labels)
+    weight, bias = model.coef_, model.intercept_
+    if len(weight) == 1:  # two classes: scikit-learn fits one margin
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    with torch.no_grad():
+        network.classifier.weight.copy_(torch.from_numpy(weight))
+        network.classifier.bias.copy_(torch.from_numpy(bias))
+    return float(model.score(features, labels))
+
+
+def _features(
+    network: Network,
+    preprocessing: Preprocessing,
+    pictures: Pictures,
+    items: Sequence[tuple[object, int]],
+    listener: Listener,
+    batch_size: int = 32,
+) -> NDArray[np.float32]:
+    rows: list[NDArray[np.float32]] = []
+    network.eval()
+    listener.start("features of the frozen network", len(items))
+    with torch.inference_mode():
+        batch: list[NDArray[np.uint8]] = []
+        loaded = read_ahead(lambda item: preprocessing.pixels(pictures.open(item[0])), items)  # type: ignore[arg-type]
+        for done, pixels in enumerate(loaded, start=1):
+            batch.append(pixels)
+            if len(batch) == batch_size or done == len(items):
+                images = torch.from_numpy(preprocessing.normalized(np.stack(batch)))
+                maps = network.forward_features(images.contiguous(memory_format=torch.channels_last))
+                rows.append(network.pooled(maps).numpy())
+                batch = []
+                listener.advance(done)
+    listener.finish()
+    return np.concatenate(rows)

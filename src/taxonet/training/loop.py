@@ -1,0 +1,235 @@
+"""The training loop. Batches, augmentation and dropout are pure functions of (seed, epoch, place), so a run that was
+stopped anywhere goes on as if it had never been stopped."""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from taxonet.data import Sample, read_ahead
+from taxonet.evaluation import Evaluation, evaluate_samples
+from taxonet.images import Augmentation, Preprocessing
+from taxonet.inference import Classifier
+from taxonet.networks.layers import Network, batch_norms
+from taxonet.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from taxonet.training.console import Listener
+from taxonet.training.ema import MovingAverage
+from taxonet.training.optimizers import make_optimizer
+from taxonet.training.pictures import Pictures
+from taxonet.training.recipe import Recipe
+from taxonet.training.schedule import learning_rate
+
+CHECKPOINT_SECONDS = 120.0  # at most so much work is lost to a power cut
+LOG = "log.jsonl"
+
+
+class InterruptedRun(Exception):  # noqa: N818 - not an error
+    """The user asked to stop; the checkpoint is written."""
+
+
+@dataclass
+class Training:
+    """Everything that one run trains with."""
+
+    run: Path
+    recipe: Recipe
+    network: Network
+    preprocessing: Preprocessing
+    pictures: Pictures
+    train: Sequence[tuple[Sample, int]]
+    val: Sequence[Sample]
+    key: str
+    listener: Listener
+    classifier: Callable[[Network], Classifier]
+    position: Position = field(default_factory=Position)
+    average: MovingAverage | None = None
+
+    def __post_init__(self) -> None:
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.recipe.ema_decay:
+            self.average = MovingAverage(self.network, self.recipe.ema_decay)
+        self.optimizer = make_optimizer(self.network, self.recipe)
+        self.augment = Augmentation.parse(self.recipe.augmentation)
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        """What a checkpoint holds."""
+        return {"network": self.network} | ({"average": self.average.network} if self.average else {})
+
+    @property
+    def result(self) -> Network:
+        """The network that is evaluated and shipped."""
+        return self.average.network if self.average else self.network
+
+    def restore(self) -> bool:
+        """Go to where the run stopped; False if it has no checkpoint."""
+        position = load_checkpoint(self.run, self.networks, self.optimizer, self.key)
+        if position is not None:
+            self.position = position
+        _truncate_log(self.run / LOG, self.position.epoch)
+        return position is not None
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        save_checkpoint(self.run, self.position, self.networks, self.optimizer, self.key)
+
+
+def fit(training: Training) -> Evaluation:
+    """Train to the recipe's last epoch; returns the evaluation of the last one.
+
+    Raises:
+        InterruptedRun: SIGINT or SIGTERM came; the checkpoint is written, nothing is lost.
+    """
+    evaluation: Evaluation | None = None
+    with _stop_signals() as stopped:
+        while training.position.epoch < training.recipe.epochs:
+            _train_epoch(training, stopped)
+            evaluation = _finish_epoch(training)
+    return evaluation or evaluate_samples(training.classifier(training.result), training.val)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; a second SIGINT stops at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _batches(count: int, recipe: Recipe, epoch: int) -> list[NDArray[np.int64]]:
+    """The epoch's order in batches whose sizes differ by one at most: no tail of one picture for batch norm."""
+    order = np.random.default_rng([recipe.seed, epoch, 1]).permutation(count)
+    return np.array_split(order, -(-count // recipe.batch_size))
+
+
+def _train_epoch(training: Training, stopped: threading.Event) -> None:
+    position, recipe = training.position, training.recipe
+    batches = _batches(len(training.train), recipe, position.epoch)
+    set_training_mode(training.network, recipe)
+    title = f"epoch {position.epoch + 1}/{recipe.epochs}"
+    training.listener.start(title, len(batches))
+    saved = started = time.monotonic()
+    pending = batches[position.step :]
+    items = ((position.epoch, int(i)) for batch in pending for i in batch)
+    pixels = read_ahead(lambda item: _augmented(training, *item), items, ahead=4 * recipe.batch_size)
+    for batch in pending:
+        images = np.stack([next(pixels) for _ in batch])
+        labels = torch.tensor([training.train[i][1] for i in batch])
+        _step(training, torch.from_numpy(training.preprocessing.normalized(images)), labels, len(batches))
+        now = time.monotonic()
+        position.seconds, started = position.seconds + now - started, now
+        training.listener.advance(position.step, _progress_note(position))
+        if stopped.is_set():
+            pixels.close()  # type: ignore[attr-defined]
+            training.save()
+            raise InterruptedRun
+        if now - saved > CHECKPOINT_SECONDS:
+            training.save()
+            saved = now
+    training.listener.finish()
+
+
+def _progress_note(position: Position) -> str:
+    loss, right = position.loss_sum / position.seen, position.right / position.seen
+    return f"loss {loss:.3f}  top-1 {right:.3f}  {position.seen / position.seconds:.0f} images/s"
+
+
+def _augmented(training: Training, epoch: int, place: int) -> NDArray[np.uint8]:
+    rng = np.random.default_rng([training.recipe.seed, epoch, place, 2])
+    return training.augment(training.pictures.open(training.train[place][0].path), rng)
+
+
+def set_training_mode(network: Network, recipe: Recipe) -> None:
+    """Training mode; batch norm keeps and uses the statistics it came with where the recipe freezes them."""
+    network.train()
+    for norm in batch_norms(network):
+        norm.momentum = recipe.norm_momentum
+        norm.train(recipe.norm_statistics == "train")
+
+
+def _step(training: Training, images: Tensor, labels: Tensor, steps: int) -> None:
+    recipe, position = training.recipe, training.position
+    seed = np.random.SeedSequence([recipe.seed, position.epoch, position.step, 3])
+    torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))  # dropout
+    rate = learning_rate(recipe, position.epoch + position.step / steps)
+    for group in training.optimizer.param_groups:
+        group["lr"] = rate
+    logits = training.network(images.contiguous(memory_format=torch.channels_last))
+    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"the loss is {loss.item()} in epoch {position.epoch + 1}; try a lower lr")
+    training.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    training.optimizer.step()
+    position.step += 1
+    position.steps_in_all += 1
+    if training.average:
+        training.average.update(training.network, position.steps_in_all)
+    position.loss_sum += loss.item() * len(labels)
+    position.right += int((logits.argmax(1) == labels).sum())
+    position.seen += len(labels)
+
+
+def _finish_epoch(training: Training) -> Evaluation:
+    position = training.position
+    training.listener.start(f"validation {position.epoch + 1}/{training.recipe.epochs}", len(training.val))
+    classifier = training.classifier(training.result)
+    evaluation = evaluate_samples(classifier, training.val, lambda done, _: training.listener.advance(done))
+    training.listener.finish()
+    line = _log_line(training, evaluation)
+    with (training.run / LOG).open("a", encoding="utf-8") as log:
+        log.write(json.dumps(line) + "\n")
+    training.position = Position(epoch=position.epoch + 1, steps_in_all=position.steps_in_all)
+    training.save()
+    training.listener.say(
+        f"epoch {line['epoch']:>3}/{training.recipe.epochs}  loss {line['train_loss']:.3f}  "
+        f"top-1 {line['train_top1']:.3f}  |  validation: loss {line['val_loss']:.3f}  top-1 {line['val_top1']:.3f}  "
+        f"|  {line['images_per_second']:.0f} images/s, {line['seconds']:.0f} s"
+    )
+    return evaluation
+
+
+def _log_line(training: Training, evaluation: Evaluation) -> dict[str, Any]:
+    position, recipe = training.position, training.recipe
+    return {
+        "epoch": position.epoch + 1,
+        "train_loss": position.loss_sum / position.seen,
+        "train_top1": position.right / position.seen,
+        "val_loss": evaluation.metrics.log_loss,
+        "val_top1": evaluation.metrics.top1,
+        "lr": learning_rate(recipe, position.epoch + (position.step - 1) / position.step),
+        "seconds": round(position.seconds, 2),
+        "images_per_second": round(position.seen / max(position.seconds, 1e-9), 2),
+    }
+
+
+def _truncate_log(path: Path, epochs: int) -> None:
+    """Drop lines after the checkpoint's epoch: they will be written again."""
+    if path.exists():
+        lines = [line for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
+        path.write_text("".join(lines[:epochs]), "utf-8")

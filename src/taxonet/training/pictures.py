@@ -1,0 +1,135 @@
+"""The pictures of a run: split, each opened once before training, and kept in memory where they fit."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import PIL.Image
+
+from taxonet.data import ClassIndex, Finding, Sample, read_ahead, read_data, sort_by_known, stratified_split
+from taxonet.data.sources import WHOLE
+from taxonet.errors import DataError, ImageError
+from taxonet.images import decode
+from taxonet.images.colour import Mode
+from taxonet.training.console import Listener
+
+# Kept pictures have this many times the short side that the network sees: a random crop of a third of the area is
+# still not enlarged, and memory stays bounded.
+WORKING_SCALE = 1.75
+MEMORY_SHARE = 0.4  # of the memory that is free
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and validation samples of a run, and where the validation samples came from."""
+
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    classes: tuple[str, ...]
+    origin: str
+    findings: tuple[Finding, ...]
+
+
+def split_data(data: str | os.PathLike[str], fraction: float, seed: int) -> Split:
+    """Read DATA and divide it: its own splits where it has them, else a stratified seeded one.
+
+    Raises:
+        DataError: there is no data, no training split, or fewer than two classes.
+    """
+    found = read_data(data)
+    train: Sequence[Sample] = found.splits.get("train", found.splits.get(WHOLE, ()))
+    if not train:
+        raise DataError(f"{data} has no training pictures, only {', '.join(found.splits)}")
+    classes = tuple(sorted({sample.label for sample in train}))
+    if len(classes) < 2:
+        raise DataError(f"{data} has one class ('{classes[0]}'), a classifier needs at least two")
+    val: Sequence[Sample] = found.splits.get("val", ())
+    origin = "the data's own validation split"
+    if not val:
+        train, val = stratified_split(train, fraction, seed)
+        origin = f"made here: stratified, {fraction:.0%} of each class, seed {seed}"
+    index = ClassIndex(classes)
+    val, val_findings = sort_by_known(val, index)
+    test, test_findings = sort_by_known(found.splits.get("test", ()), index)
+    if not val:
+        raise DataError(f"{data} leaves no picture for validation, a class needs at least two pictures")
+    findings = (*found.findings, *val_findings, *test_findings)
+    return Split(tuple(train), tuple(val), tuple(test), classes, origin, findings)
+
+
+def open_once(
+    samples: Sequence[Sample], short_side: int, mode: Mode, listener: Listener
+) -> tuple[list[Sample], "Pictures", list[Finding]]:
+    """Open every picture once: the readable samples, their pictures, and a finding for each of the others."""
+    store = Pictures(round(short_side * WORKING_SCALE), mode, budget=int(MEMORY_SHARE * _free_memory()))
+    readable: list[Sample] = []
+    findings: list[Finding] = []
+    listener.start("opening pictures", len(samples))
+    for done, (sample, answer) in enumerate(
+        zip(samples, read_ahead(store.try_open, [s.path for s in samples]), strict=True), start=1
+    ):
+        if isinstance(answer, str):
+            findings.append(Finding(str(sample.path), answer))
+        else:
+            readable.append(sample)
+            store.keep(sample.path, answer)
+        listener.advance(done)
+    listener.finish()
+    return readable, store, findings
+
+
+class Pictures:
+    """Decoded pictures at working size, by path; beyond `budget` bytes they are decoded again at each use."""
+
+    def __init__(self, short_side: int, mode: Mode, budget: int) -> None:
+        self.short_side, self.mode, self.budget = short_side, mode, budget
+        self.used = 0
+        self._kept: dict[Path, PIL.Image.Image] = {}
+
+    def open(self, path: Path) -> PIL.Image.Image:
+        """The picture at working size; the same pixels whether it was kept or not."""
+        kept = self._kept.get(path)
+        return kept if kept is not None else self._decode(path)
+
+    def try_open(self, path: Path) -> PIL.Image.Image | str:
+        """The picture, or the reason why it cannot be read."""
+        try:
+            return self._decode(path)
+        except ImageError as error:
+            return str(error)
+
+    def keep(self, path: Path, image: PIL.Image.Image) -> None:
+        """Remember a decoded picture if there is room."""
+        size = image.width * image.height * len(image.getbands())
+        if self.used + size <= self.budget:
+            self._kept[path] = image
+            self.used += size
+
+    def _decode(self, path: Path) -> PIL.Image.Image:
+        image = decode(path, mode=self.mode, short_side=self.short_side)
+        ratio = self.short_side / min(image.size)
+        if ratio >= 1:
+            return image
+        size = (max(1, round(image.width * ratio)), max(1, round(image.height * ratio)))
+        return image.resize(size, PIL.Image.Resampling.BICUBIC)
+
+
+def _free_memory() -> int:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 4 * 2**30
+
+
+def fingerprint(samples: Sequence[Sample], source: Path) -> str:
+    """A hash of names, labels and sizes: two runs on the same pictures have the same."""
+    digest = hashlib.sha256()
+    root = source if source.is_dir() else source.parent
+    for sample in samples:
+        name = os.path.relpath(sample.path, root)
+        size = sample.path.stat().st_size if sample.path.exists() else -1
+        digest.update(f"{name}\t{sample.label}\t{size}\n".encode())
+    return digest.hexdigest()

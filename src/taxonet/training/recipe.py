@@ -1,0 +1,112 @@
+"""The recipe: every hyper-parameter of a training run as one value, readable from and written to TOML."""
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from taxonet.errors import UsageError, nearest
+
+OPTIMIZERS = ("sgd", "adamw", "rmsprop_tf")
+SCHEDULES = ("constant", "cosine", "step", "exponential")
+NORM_STATISTICS = ("train", "frozen")
+
+
+def _range(low: float, high: float) -> dict[str, Any]:
+    return {"low": low, "high": high}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training recipe; a wrong value raises `UsageError` with the rule."""
+
+    name: str = "scratch"
+    epochs: int = field(default=30, metadata=_range(1, 100_000))
+    batch_size: int = field(default=32, metadata=_range(1, 65_536))
+    image_size: int = field(default=224, metadata=_range(8, 4096))
+    augmentation: str = "random_resized_crop(224) | flip"
+    head_first: bool = False  # fit the classifier on the frozen network's features before anything else
+    norm_statistics: str = field(default="train", metadata={"choices": NORM_STATISTICS})
+    norm_momentum: float = field(default=0.1, metadata=_range(0.0, 1.0))
+    dropout: float = field(default=0.0, metadata=_range(0.0, 0.99))
+    label_smoothing: float = field(default=0.0, metadata=_range(0.0, 0.99))
+    ema_decay: float = field(default=0.0, metadata=_range(0.0, 0.999999))
+    optimizer: str = field(default="sgd", metadata={"choices": OPTIMIZERS})
+    lr: float = field(default=0.05, metadata=_range(0.0, 1000.0))
+    momentum: float = field(default=0.9, metadata=_range(0.0, 0.9999))
+    nesterov: bool = True
+    alpha: float = field(default=0.9, metadata=_range(0.0, 0.9999))  # RMSprop: decay of the mean square
+    eps: float = field(default=1e-8, metadata=_range(0.0, 10.0))
+    weight_decay: float = field(default=1e-4, metadata=_range(0.0, 1.0))
+    decay_norm_and_bias: bool = False
+    decay_depthwise: bool = True
+    schedule: str = field(default="cosine", metadata={"choices": SCHEDULES})
+    warmup_epochs: float = field(default=0.0, metadata=_range(0.0, 100_000))
+    milestones: tuple[float, ...] = (0.5, 0.75)  # step: fractions of the epochs
+    gamma: float = field(default=0.1, metadata=_range(0.0, 1.0))
+    decay_rate: float = field(default=0.97, metadata=_range(0.0, 1.0))  # exponential: factor …
+    decay_epochs: float = field(default=1.0, metadata=_range(1e-6, 100_000))  # … every so many epochs
+    val_fraction: float = field(default=0.2, metadata=_range(1e-6, 0.999999))
+    seed: int = field(default=0, metadata=_range(0, 2**31 - 1))
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            value = _converted(spec, getattr(self, spec.name))
+            object.__setattr__(self, spec.name, value)
+        if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
+            raise UsageError("nesterov needs a momentum above 0")
+
+    def with_values(self, values: Mapping[str, Any]) -> "Recipe":
+        """A copy with other values; an unknown name raises `UsageError` with the nearest one."""
+        known = [spec.name for spec in dataclasses.fields(self)]
+        for name in values:
+            if name not in known:
+                raise UsageError(f"a recipe has no value '{name}'{nearest(name, known)}")
+        return dataclasses.replace(self, **values)
+
+    def to_toml(self) -> str:
+        """The recipe as TOML, one value a line; `from_toml` reads it back equal."""
+        values = dataclasses.asdict(self)
+        return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
+
+    @classmethod
+    def from_toml(cls, text: str, source: str = "the recipe") -> "Recipe":
+        """Read a recipe; values that are left out keep their defaults."""
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"{source} is not valid TOML: {error}") from error
+        return cls().with_values(values)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe file."""
+    try:
+        return Recipe.from_toml(path.read_text("utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the recipe {path} cannot be read: {error}") from error
+
+
+def _converted(spec: "dataclasses.Field[Any]", value: Any) -> Any:
+    kind = spec.type if isinstance(spec.type, type) else type(spec.default)
+    if kind is tuple:
+        if not isinstance(value, list | tuple) or not all(isinstance(v, int | float) and 0 <= v <= 1 for v in value):
+            raise UsageError(f"{spec.name} is {value!r}, it must be a list of fractions from 0 to 1")
+        return tuple(float(v) for v in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        raise UsageError(f"{spec.name} is {value!r}, it must be {words[kind]}")
+    choices = spec.metadata.get("choices")
+    if choices and value not in choices:
+        raise UsageError(
+            f"{spec.name} is '{value}', it must be one of {', '.join(choices)}{nearest(str(value), choices)}"
+        )
+    low, high = spec.metadata.get("low"), spec.metadata.get("high")
+    if low is not None and high is not None and not low <= value <= high:
+        raise UsageError(f"{spec.name} is {value}, it must be from {low:,} to {high:,}")
+    return value

@@ -1,0 +1,350 @@
+"""`train`: a folder of pictures becomes a run with a bundle and a report."""
+
+import csv
+import hashlib
+import json
+import os
+import platform
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from taxonet._version import __version__
+from taxonet.data import ClassIndex, Finding, Sample
+from taxonet.errors import DataError, UsageError
+from taxonet.evaluation import Evaluation, evaluate_samples
+from taxonet.evaluation.report import TrainingReport, write_report
+from taxonet.files import write_atomically
+from taxonet.images import Preprocessing
+from taxonet.inference import Classifier
+from taxonet.inference.engines import TorchEngine
+from taxonet.networks.layers import Network, batch_norms
+from taxonet.networks.registry import create_model, find
+from taxonet.training.allocator import keep_freed_memory
+from taxonet.training.choose import Facts, choose_recipe
+from taxonet.training.console import Listener, Silent, Terminal
+from taxonet.training.head import fit_head
+from taxonet.training.loop import LOG, InterruptedRun, Training, fit
+from taxonet.training.pictures import Pictures, Split, fingerprint, open_once, split_data
+from taxonet.training.recipe import Recipe, read_recipe
+from taxonet.weights.bundle import BundleInfo
+from taxonet.weights.catalogue import entries
+from taxonet.weights.networks import find_pretrained, save_network
+
+BUNDLE, REPORT, RECIPE, DATA = "model.safetensors", "report.html", "recipe.toml", "data.json"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run gave: its files, its figures on validation (and test) pictures, and what was left out of it."""
+
+    run: Path
+    bundle: Path
+    report: Path
+    recipe: Recipe
+    validation: Evaluation | None
+    test: Evaluation | None
+    findings: tuple[Finding, ...]
+    interrupted: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        parts = {"validation": self.validation, "test": self.test}
+        return {
+            "run": str(self.run),
+            "bundle": str(self.bundle),
+            "report": str(self.report),
+            "interrupted": self.interrupted,
+            **{name: part.as_dict() if part else None for name, part in parts.items()},
+            "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
+        }
+
+
+def train(
+    data: str | os.PathLike[str],
+    *,
+    model: str = "efficientnet_lite0",
+    out: str | os.PathLike[str],
+    recipe: str | os.PathLike[str] | Recipe | None = None,
+    weights: str | os.PathLike[str] = "auto",
+    resume: bool = False,
+    keep_memory: bool = True,
+    progress: bool = False,
+    **overrides: Any,
+) -> TrainResult:
+    """Train a network on labelled pictures.
+
+    Args:
+        data: a folder of class folders, with or without train/, val/ and test/ above them, or a CSV/Parquet table.
+            Without validation pictures a stratified seeded part of the training pictures is held out.
+        model: the network's name.
+        out: the run's folder: recipe.toml, log.jsonl, last/, model.safetensors, report.html.
+        recipe: "finetune", "scratch", "paper", a TOML file or a `Recipe`; by default finetune where there are weights.
+        weights: what to start from: "auto" (the catalogue's), "none", or a file: a bundle or a known checkpoint.
+        resume: go on with the run in `out`.
+        keep_memory: on Linux, let glibc keep freed memory: faster steps, more resident memory, for the whole process.
+        progress: tell a person on stderr what happens.
+        **overrides: values of the recipe (`epochs=5`, `lr=0.01`, `seed=1`, …).
+
+    Raises:
+        UsageError: a wrong name or value, or `out` holds a run and `resume` is False.
+        DataError: the data cannot be used.
+        BundleError: the weights do not fit the network.
+    """
+    listener: Listener = Terminal() if progress else Silent()
+    run = Path(out)
+    variant = find(model).name
+    _check_run_folder(run, resume)
+    if keep_memory and keep_freed_memory():
+        listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
+    stored = read_recipe(run / RECIPE) if resume else None
+    seed, fraction = _split_values(recipe, overrides, stored)
+    split = split_data(data, fraction, seed)
+    job = _Job(Path(data), run, variant, split, weights, listener)
+    return job.work(stored or recipe, {} if stored else overrides, resume)
+
+
+def _check_run_folder(run: Path, resume: bool) -> None:
+    if resume and not (run / RECIPE).is_file():
+        raise UsageError(f"{run} holds no run to resume, there is no {RECIPE} in it")
+    if not resume and run.is_dir() and any(run.iterdir()):
+        raise UsageError(f"the folder {run} is not empty; add --resume to go on with its run, or choose another --out")
+    if run.exists() and not run.is_dir():
+        raise UsageError(f"{run} is a file, --out must be a folder")
+
+
+def _split_values(recipe: Any, overrides: dict[str, Any], stored: Recipe | None) -> tuple[int, float]:
+    """The seed and the share of validation, which are needed before the rest of the recipe is known."""
+    source = stored or (recipe if isinstance(recipe, Recipe) else None)
+    if source is None and recipe is not None and str(recipe).endswith(".toml"):
+        source = read_recipe(Path(recipe))
+    values = {} if stored else {k: v for k, v in overrides.items() if k in ("seed", "val_fraction") and v is not None}
+    source = (source or Recipe()).with_values(values)
+    return source.seed, source.val_fraction
+
+
+class _Job:
+    """One call of `train`, from the split to the report."""
+
+    def __init__(
+        self,
+        data: Path,
+        run: Path,
+        variant: str,
+        split: Split,
+        weights: str | os.PathLike[str],
+        listener: Listener,
+    ) -> None:
+        self.data, self.run, self.variant, self.split, self.listener = data, run, variant, split, listener
+        self.weights = weights
+        self.started = time.time()
+
+    def work(self, recipe: Any, overrides: dict[str, Any], resume: bool) -> TrainResult:
+        self.pretrained = find_pretrained(self.variant, self.weights)
+        plain = create_model(self.variant, num_classes=len(self.split.classes))
+        text = self.pretrained.preprocessing if self.pretrained else plain.default_preprocessing
+        preprocessing = Preprocessing.parse(text)
+        facts = Facts(
+            self.variant,
+            min(preprocessing.output_size),
+            len(self.split.train),
+            self.pretrained is not None,
+            batch_norms(plain)[0].momentum or 0.1,
+        )
+        self.recipe, reasons = choose_recipe(recipe, facts, overrides)
+        if self.recipe.image_size != min(preprocessing.output_size):
+            preprocessing = preprocessing.with_size(self.recipe.image_size)
+        self.preprocessing = preprocessing
+        self._announce(reasons, resume)
+        train, pictures, findings = open_once(self.split.train, self.recipe.image_size, "RGB", self.listener)
+        self.findings = (*self.split.findings, *findings)
+        self._report_findings(train)
+        self._record(train, resume)
+        return self._fit(train, pictures, resume)
+
+    def _report_findings(self, train: Sequence[Sample]) -> None:
+        missing = sorted(set(self.split.classes) - {sample.label for sample in train})
+        if missing:
+            reason = self.findings[0].reason
+            raise DataError(f"no training picture of the class '{missing[0]}' can be read, the first: {reason}")
+        for finding in self.findings[:20]:
+            self.listener.say(f"left out: {finding.path}: {finding.reason}")
+        if len(self.findings) > 20:
+            self.listener.say(f"left out: {len(self.findings) - 20} more, all in {self.run / DATA}")
+
+    def _announce(self, reasons: dict[str, str], resume: bool) -> None:
+        say, split = self.listener.say, self.split
+        more = " …" if len(split.classes) > 12 else ""
+        say(f"{self.variant}, {len(split.classes)} classes: {', '.join(split.classes[:12])}{more}")
+        test = f", {len(split.test)} for the test" if split.test else ""
+        say(f"pictures: {len(split.train)} for training, {len(split.val)} for validation ({split.origin}){test}")
+        start = self.pretrained.provenance["weights"] if self.pretrained else "fresh weights"
+        say(f"start: {start}; preprocessing: {self.preprocessing}")
+        say("recipe (of the run that goes on):" if resume else "recipe:")
+        for name, value in asdict(self.recipe).items():
+            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+            say(f"  {name:<20} {shown}" + (f"    ({reasons[name]})" if name in reasons else ""))
+
+    def _record(self, train: Sequence[Sample], resume: bool) -> None:
+        self.fingerprint = fingerprint([*train, *self.split.val], self.data)
+        identity = json.dumps([self.variant, self.recipe.to_toml(), self.fingerprint, self.split.classes])
+        self.key = hashlib.sha256(identity.encode()).hexdigest()
+        if resume:
+            return
+        self.run.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.run / RECIPE, self.recipe.to_toml().encode())
+        for name, samples in (("train", train), ("val", self.split.val), ("test", self.split.test)):
+            if samples:
+                _write_table(self.run / f"{name}.csv", samples)
+        facts = {
+            "source": str(self.data.absolute()),
+            "fingerprint": self.fingerprint,
+            "model": self.variant,
+            "classes": self.split.classes,
+            "counts": {"train": len(train), "val": len(self.split.val), "test": len(self.split.test)},
+            "validation": self.split.origin,
+            "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
+        }
+        write_atomically(self.run / DATA, json.dumps(facts, indent=2, ensure_ascii=False).encode())
+
+    def _network(self, items: Sequence[tuple[Path, int]], pictures: Pictures, resume: bool) -> Network:
+        torch.manual_seed(self.recipe.seed)
+        network = create_model(self.variant, num_classes=len(self.split.classes), dropout=self.recipe.dropout)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.pretrained is not None:
+            whole = self.pretrained.load_into(network)
+            if self.recipe.head_first and not whole and not resume:
+                accuracy = fit_head(network, self.preprocessing, pictures, items, self.recipe.seed, self.listener)
+                self.listener.say(f"head: logistic regression on the frozen features, training top-1 {accuracy:.3f}")
+        return network
+
+    def _fit(self, train: Sequence[Sample], pictures: Pictures, resume: bool) -> TrainResult:
+        index = ClassIndex(self.split.classes)
+        labels = [index[sample.label] for sample in train]
+        at_checkpoint = resume and (self.run / "last" / "checkpoint.safetensors").exists()
+        items = [(sample.path, label) for sample, label in zip(train, labels, strict=True)]
+        training = Training(
+            run=self.run,
+            recipe=self.recipe,
+            network=self._network(items, pictures, at_checkpoint),
+            preprocessing=self.preprocessing,
+            pictures=pictures,
+            train=list(zip(train, labels, strict=True)),
+            val=self.split.val,
+            key=self.key,
+            listener=self.listener,
+            classifier=self._classifier,
+        )
+        if resume:
+            training.restore()
+            self.listener.say(f"going on after epoch {training.position.epoch}, step {training.position.step}")
+        try:
+            evaluation = fit(training)
+        except InterruptedRun:
+            self.listener.finish()
+            self.listener.say(f"stopped, nothing is lost; the same command with --resume goes on ({self.run / 'last'})")
+            return self._result(None, None, interrupted=True)
+        return self._finish(training, evaluation)
+
+    def _info(self, metrics: dict[str, Any]) -> BundleInfo:
+        provenance = {
+            "data": {"fingerprint": self.fingerprint, "name": self.data.name},
+            "recipe": asdict(self.recipe),
+            "parent": self.pretrained.provenance if self.pretrained else None,
+            "versions": {
+                "taxonet": __version__,
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+            "seed": self.recipe.seed,
+        }
+        parent = (self.pretrained.provenance if self.pretrained else {}).get("weights")
+        licence = next((e.licence for e in entries() if e.name == parent), None)
+        return BundleInfo(
+            variant=self.variant,
+            classes=self.split.classes,
+            preprocessing=str(self.preprocessing),
+            metrics=metrics,
+            provenance=provenance,
+            licence=f"trained from weights under {licence}" if licence else None,
+        )
+
+    def _classifier(self, network: Network) -> Classifier:
+        return Classifier(self._info({}), TorchEngine(network))
+
+    def _finish(self, training: Training, evaluation: Evaluation) -> TrainResult:
+        classifier = self._classifier(training.result)
+        test = evaluate_samples(classifier, self.split.test) if self.split.test else None
+        metrics = {"validation": _headline(evaluation)} | ({"test": _headline(test)} if test else {})
+        save_network(self.run / BUNDLE, self._info(metrics), training.result)
+        self.findings = _unique((*self.findings, *evaluation.findings, *(test.findings if test else ())))
+        report = TrainingReport(
+            model=self.variant,
+            source=str(self.data),
+            command=self._command(),
+            recipe=asdict(self.recipe),
+            preprocessing=str(self.preprocessing),
+            log=[json.loads(line) for line in (self.run / LOG).read_text("utf-8").splitlines()],
+            counts={"training": len(training.train), "validation": len(self.split.val), "test": len(self.split.test)},
+            origin=self.split.origin,
+            validation=evaluation,
+            test=test,
+            findings=self.findings,
+            seconds=time.time() - self.started,
+        )
+        write_report(self.run / REPORT, report)
+        low, high = evaluation.metrics.top1_ci
+        self.listener.say(
+            f"validation top-1 {evaluation.metrics.top1:.3f} (95 % interval {low:.3f} to {high:.3f}, "
+            f"{evaluation.metrics.n} pictures)" + (f", test top-1 {test.metrics.top1:.3f}" if test else "")
+        )
+        self.listener.say(f"bundle: {self.run / BUNDLE}    report: {self.run / REPORT}")
+        return self._result(evaluation, test)
+
+    def _command(self) -> str:
+        """The command that repeats the run: the whole recipe is in the run's folder."""
+        words = ["taxonet", "train", str(self.data), "--model", self.variant, "--recipe", str(self.run / RECIPE)]
+        words += ["--weights", str(self.weights), "--out", f"{self.run}-again"]
+        return shlex.join(words)
+
+    def _result(self, evaluation: Evaluation | None, test: Evaluation | None, interrupted: bool = False) -> TrainResult:
+        return TrainResult(
+            self.run,
+            self.run / BUNDLE,
+            self.run / REPORT,
+            self.recipe,
+            evaluation,
+            test,
+            self.findings,
+            interrupted,
+        )
+
+
+def _headline(evaluation: Evaluation) -> dict[str, Any]:
+    metrics = evaluation.metrics
+    return {
+        "n": metrics.n,
+        "top1": metrics.top1,
+        "top1_ci": list(metrics.top1_ci),
+        "top5": metrics.top5,
+        "ece": metrics.ece,
+    }
+
+
+def _unique(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    return tuple(dict.fromkeys(findings))
+
+
+def _write_table(path: Path, samples: Sequence[Sample]) -> None:
+    """A CSV that `taxonet evaluate` reads; absolute paths, so that the run's folder may move."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label"])
+        writer.writerows([str(sample.path.absolute()), sample.label] for sample in samples)

@@ -1,0 +1,1 @@
+"""Weights: the bundle, and the checkpoints of other libraries."""

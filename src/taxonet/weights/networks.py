@@ -1,0 +1,161 @@
+"""From a model's name or file to a network with its weights."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from taxonet.errors import BundleError, UsageError, nearest
+from taxonet.networks.layers import Network
+from taxonet.networks.registry import create_model, find, list_models
+from taxonet.weights.bundle import (
+    BundleInfo,
+    check_state,
+    read_info,
+    read_tensors,
+    save_bundle,
+    specs_of,
+    tensor_specs,
+)
+from taxonet.weights.catalogue import Entry, entries, find_entry
+from taxonet.weights.checkpoint_files import read_checkpoint, sha256_of
+from taxonet.weights.importers import convert
+
+# How the source of a layout prepares pictures; other sources say so in the catalogue.
+TORCHVISION_PREPROCESSING = "exif | rgb | resize(256, bilinear) | center_crop(224) | normalize(imagenet)"
+
+
+def open_model(model: str | os.PathLike[str]) -> tuple[BundleInfo, Network]:
+    """A network in evaluation mode with its weights, and what its bundle says.
+
+    Args:
+        model: the path of a bundle, or a name of the catalogue (`efficientnet_lite0`).
+
+    Raises:
+        BundleError: the file is no bundle, or its tensors are not those of its network.
+        UsageError: neither a file nor a name with pretrained weights.
+    """
+    path = Path(model)
+    if path.exists() or path.suffix or len(path.parts) > 1:
+        known = find_entry(str(model))
+        return _open_entry(known) if known and not path.exists() else _open_bundle(path)
+    variant = _variant_or_model_hint(str(model))
+    entry = find_entry(variant)
+    if entry is None:
+        have = ", ".join(e.variant for e in entries())
+        raise UsageError(f"there are no pretrained weights of {variant} here, only of {have}; give a bundle's path")
+    return _open_entry(entry)
+
+
+def _variant_or_model_hint(name: str) -> str:
+    try:
+        return find(name).name
+    except UsageError as error:
+        hint = nearest(name, list_models()) or "; give a bundle's path or a name such as efficientnet_lite0"
+        raise UsageError(f"'{name}' is neither a file nor a network{hint}") from error
+
+
+def _open_bundle(path: Path) -> tuple[BundleInfo, Network]:
+    info = read_info(path)
+    try:
+        with torch.device("meta"):  # nothing is allocated before the tensors are known to fit
+            empty = create_model(info.variant, **info.create_options)
+    except (UsageError, TypeError) as error:
+        raise BundleError(f"{path}: {error}") from error
+    try:
+        check_state(tensor_specs(path), specs_of(empty.state_dict()))
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
+    network = create_model(info.variant, **info.create_options)
+    network.load_state_dict(read_tensors(path), strict=True)
+    return info, network.eval()
+
+
+def _open_entry(entry: Entry) -> tuple[BundleInfo, Network]:
+    info = entry.info()
+    network = create_model(entry.variant)
+    layout, state = convert(entry.state(), network, find(entry.variant).family)
+    if layout != entry.layout:
+        raise BundleError(f"the weights {entry.name} have the layout {layout}, the catalogue says {entry.layout}")
+    network.load_state_dict(state, strict=True)
+    return info, network.eval()
+
+
+class Pretrained:
+    """Weights to start from: a state that fits `variant`, how pictures were prepared for it, where it came from."""
+
+    def __init__(self, state: Mapping[str, torch.Tensor], preprocessing: str, provenance: Mapping[str, str]) -> None:
+        self.state = dict(state)
+        self.preprocessing = preprocessing
+        self.provenance = dict(provenance)
+
+    def load_into(self, network: Network) -> bool:
+        """Load everything that fits; False when the classifier was left fresh, its classes being others."""
+        own = network.state_dict()
+        fits = {key: value for key, value in self.state.items() if value.shape == own[key].shape}
+        head = {"classifier.weight", "classifier.bias"}
+        missing = set(own) - set(fits)
+        if missing - head:
+            key = sorted(missing - head)[0]
+            shapes = f"{tuple(self.state[key].shape)}, the network needs {tuple(own[key].shape)}"
+            raise BundleError(f"the weight {key} has the shape {shapes}")
+        if missing:  # never a classifier of which half is trained
+            fits = {key: value for key, value in fits.items() if key not in head}
+        network.load_state_dict(fits, strict=False)
+        return not missing
+
+
+def find_pretrained(variant: str, weights: str | os.PathLike[str], in_channels: int = 3) -> Pretrained | None:
+    """The weights that training starts from.
+
+    Args:
+        variant: the network that is trained.
+        weights: "auto" (the catalogue's, where installed and made for `in_channels`), "none", or a file: a bundle, or
+            a checkpoint of Taxonet, torchvision or another known layout (`.safetensors`, `.pth`).
+        in_channels: the channels of the data.
+
+    Raises:
+        UsageError, BundleError: the file is missing, is not safe to read, or is not of this network.
+    """
+    if str(weights) == "none":
+        return None
+    if str(weights) == "auto":
+        entry = find_entry(variant)
+        if entry is None or entry.path is None or in_channels != 3:
+            return None
+        network = create_model(variant)
+        _, state = convert(entry.state(), network, find(variant).family)
+        return Pretrained(state, entry.preprocessing, {"weights": entry.name, "sha256": entry.sha256})
+    return _pretrained_from_file(variant, Path(weights))
+
+
+def _pretrained_from_file(variant: str, path: Path) -> Pretrained:
+    if not path.exists():
+        raise UsageError(f"the weights file {path} does not exist, --weights takes auto, none or a file")
+    state = read_checkpoint(path)
+    network = create_model(variant)
+    try:
+        layout, state = convert(state, network, find(variant).family)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
+    preprocessing = network.default_preprocessing
+    if layout == "torchvision":
+        preprocessing = TORCHVISION_PREPROCESSING
+    elif layout == "taxonet" and path.suffix == ".safetensors":
+        preprocessing = _bundle_preprocessing(path) or preprocessing
+    return Pretrained(state, preprocessing, {"weights": path.name, "layout": layout, "sha256": sha256_of(path)})
+
+
+def _bundle_preprocessing(path: Path) -> str | None:
+    try:
+        return read_info(path).preprocessing
+    except BundleError:  # a plain safetensors file says nothing about its pictures
+        return None
+
+
+def save_network(path: str | os.PathLike[str], info: BundleInfo, network: Network) -> None:
+    """Write a network and its information as a bundle, atomically."""
+    options = {key: value for key, value in network.options.items() if key != "num_classes"}
+    save_bundle(path, replace(info, variant=network.variant, options=options), network.state_dict())
