@@ -1,11 +1,57 @@
 """`info`: what is known of a network: its sheet beside the figures of the network as built."""
 
+import fnmatch
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from taxonet.networks.complexity import complexity
-from taxonet.networks.registry import find
-from taxonet.sheets import Divergence, Figure, Paper, load_sheet
+from taxonet.errors import UsageError, nearest
+from taxonet.sheets import Divergence, Figure, Paper, families, load_sheet
+from taxonet.weights.catalogue import entries
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """One line of the list of networks; the figures are the sheet's."""
+
+    name: str
+    family: str
+    params: int
+    macs: int | None
+    input_size: int
+    num_classes: int
+    pretrained: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return asdict(self)
+
+
+def models(
+    pattern: str = "*", *, family: str | None = None, max_params: int | None = None, max_macs: int | None = None
+) -> list[ModelSummary]:
+    """The networks that match a shell `pattern`, are of `family`, and cost at most so much; loads no torch.
+
+    Raises:
+        UsageError: there is no such family, or no network matches.
+    """
+    if family is not None and family not in families():
+        raise UsageError(f"there is no family '{family}', it must be one of {', '.join(families())}")
+    pretrained = {entry.variant for entry in entries()}
+    every = [
+        ModelSummary(v.name, sheet.family, v.params, v.macs, v.input_size, v.num_classes, v.name in pretrained)
+        for sheet in map(load_sheet, families())
+        for v in sheet.variants.values()
+    ]
+    named = [m for m in every if fnmatch.fnmatch(m.name, pattern)]
+    if not named:
+        raise UsageError(f"no network matches '{pattern}'{nearest(pattern, [m.name for m in every])}")
+    return [
+        m
+        for m in named
+        if family in (None, m.family)
+        and (max_params is None or m.params <= max_params)
+        and (max_macs is None or m.macs is None or m.macs <= max_macs)
+    ]
 
 
 @dataclass(frozen=True)
@@ -42,7 +88,8 @@ def info(name: str) -> ModelInfo:
     import torch
 
     from taxonet.networks import create_model
-    from taxonet.weights.catalogue import entries
+    from taxonet.networks.complexity import complexity
+    from taxonet.networks.registry import find
 
     variant = find(name)
     sheet = load_sheet(variant.family)

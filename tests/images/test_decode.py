@@ -1,5 +1,6 @@
 """decode: every format, mode, orientation and damage, against Pillow's own full decode."""
 
+import contextlib
 import io
 import os
 import struct
@@ -15,7 +16,7 @@ from PIL import Image, ImageOps
 
 from taxonet.errors import ImageError, UsageError
 from taxonet.images import DEFAULT_LIMITS, Limits, decode, read_header
-from taxonet.images.decode import SCALE_MARGIN, decode_picture
+from taxonet.images.decode import _TRANSPOSE, SCALE_MARGIN, decode_picture
 
 
 def scene(height=60, width=90, seed=0):
@@ -78,6 +79,7 @@ CASES = {
     "jpeg-rgb": lambda: encoded(scene(), "JPEG", keep_rgb=True),
     "jpeg-grey": lambda: encoded(scene().convert("L"), "JPEG"),
     "jpeg-cmyk": lambda: encoded(scene().convert("CMYK"), "JPEG"),
+    "jpeg-cmyk-black": lambda: encoded(with_black(), "JPEG", progressive=True),
     "jpeg-mpo": lambda: encoded(scene(), "MPO", save_all=True, append_images=[scene(seed=1)]),
     "png-rgb": lambda: encoded(scene(), "PNG"),
     "png-rgba": lambda: encoded(with_alpha("RGBA"), "PNG"),
@@ -116,6 +118,11 @@ CASES = {
     "tiff-cmyk": lambda: encoded(scene().convert("CMYK"), "TIFF"),
     "tiff-pages": lambda: encoded(scene(), "TIFF", save_all=True, append_images=[scene(seed=1)]),
 }
+
+
+def with_black():
+    cyan, magenta, yellow, _ = scene().convert("CMYK").split()
+    return Image.merge("CMYK", (cyan, magenta, yellow, scene(seed=1).convert("L")))
 
 
 def with_alpha(mode):
@@ -191,8 +198,8 @@ def test_pixels_without_a_white_level_are_refused(dtype, word):
 
 
 def test_a_colour_space_pillow_cannot_convert_is_refused():
-    with pytest.raises(ImageError, match="mode LAB cannot be converted to RGB"):
-        decode(encoded(Image.new("LAB", (4, 4)), "TIFF"))
+    with pytest.raises(ImageError, match="mode LAB cannot be converted to L"):
+        decode(encoded(Image.new("LAB", (4, 4)), "TIFF"), mode="L")
 
 
 # --- orientation -------------------------------------------------------------------------------------------------
@@ -240,7 +247,9 @@ def test_senseless_orientation_is_ignored(orientation):
     assert np.array_equal(np.asarray(decode(oriented("JPEG", orientation))), plain(oriented("JPEG", 1)))
 
 
-@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"])
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"]
+)
 def test_broken_exif_spoils_no_picture(exif):
     data = encoded(scene(), "JPEG")
     segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
@@ -305,7 +314,8 @@ def test_wrong_mode_is_a_usage_error():
 # --- damage ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if "animated" not in case and "pages" not in case])
+@pytest.mark.parametrize("case", [case for case in CASES if not case.endswith(("animated", "pages", "mpo"))])
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_truncated_is_an_error_or_the_same_picture(case):
     data = CASES[case]()
     whole = plain(data)
@@ -348,8 +358,9 @@ def test_bytes_between_jpeg_segments_are_harmless():
     assert np.array_equal(np.asarray(decode(end)), plain(data))
 
 
-def test_jpeg_that_lost_its_middle_is_refused_where_pillow_paints_grey():
-    data = encoded(scene(300, 400), "JPEG")
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpeg_that_lost_its_middle_is_refused_where_pillow_paints_grey(mode):
+    data = encoded(scene(300, 400).convert(mode), "JPEG")
     torn = data[: len(data) // 2] + data[-2:]
     assert not np.array_equal(plain(torn), plain(data))
     with pytest.raises(ImageError, match="premature end"):
@@ -359,9 +370,27 @@ def test_jpeg_that_lost_its_middle_is_refused_where_pillow_paints_grey():
 def test_jpeg_with_two_frame_sizes_is_not_decoded_at_the_unchecked_one():
     data = encoded(scene(), "JPEG")
     at = data.index(b"\xff\xc0")
-    second = data[at : at + 5] + struct.pack(">HH", 20, 20) + data[at + 9 : at + 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]]
+    second = (
+        data[at : at + 5]
+        + struct.pack(">HH", 20, 20)
+        + data[at + 9 : at + 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]]
+    )
     with pytest.raises(ImageError):
         decode(data[:at] + data[at : at + len(second)] + second + data[at + len(second) :])
+
+
+def test_jpeg_that_lost_a_restart_interval_is_refused():
+    data = encoded(scene(300, 400), "JPEG", restart_marker_rows=1)
+    torn = data[: data.index(b"\xff\xd2")] + data[data.index(b"\xff\xd3") :]
+    with pytest.raises(ImageError, match="found marker 0xd3 instead of RST2"):
+        decode(torn)
+
+
+def test_jpeg_whose_size_is_read_differently_is_left_to_pillow(monkeypatch):
+    data = encoded(scene(), "JPEG")
+    monkeypatch.setattr(simplejpeg, "decode_jpeg_header", lambda data: (9000, 9000, "YCbCr", "420"))
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", None)  # its pixels would be beyond the size that was checked
+    assert np.array_equal(np.asarray(decode(data)), plain(data))
 
 
 def test_random_damage_never_escapes_as_another_error():
@@ -374,10 +403,8 @@ def test_random_damage_never_escapes_as_another_error():
                 broken = bytearray(data)
                 for at in rng.integers(0, min(len(data), 400), 4):
                     broken[at] = rng.integers(256)
-                try:
+                with contextlib.suppress(ImageError):
                     assert decode(bytes(broken), limits=Limits(10**6, 10**6)).mode == "RGB", case
-                except ImageError:
-                    pass
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------
@@ -419,20 +446,20 @@ def test_formats_that_pillow_would_read_are_refused(kind):
 
 
 def test_paths_that_cannot_be_read(tmp_path):
-    with pytest.raises(ImageError, match="^the file does not exist$"):
+    with pytest.raises(ImageError, match=r"^the file does not exist$"):
         decode(tmp_path / "none.jpg")
-    with pytest.raises(ImageError, match="^it is a folder, not a file$"):
+    with pytest.raises(ImageError, match=r"^it is a folder, not a file$"):
         decode(tmp_path)
     with pytest.raises(ImageError, match="null character"):
         decode("a\0b.jpg")
-    with pytest.raises(ImageError, match="^the file cannot be read: "):
+    with pytest.raises(ImageError, match=r"^the file cannot be read: "):
         decode(tmp_path / ("x" * 5000))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(ImageError, match="^it is not a regular file$"):
+    with pytest.raises(ImageError, match=r"^it is not a regular file$"):
         decode(tmp_path / "pipe.jpg")
 
 
@@ -444,7 +471,7 @@ def test_a_file_without_permission(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("pathlib.Path.read_bytes", refuse)  # root may read everything
-    with pytest.raises(ImageError, match="^the file may not be read: permission denied$"):
+    with pytest.raises(ImageError, match=r"^the file may not be read: permission denied$"):
         decode(path)
 
 
@@ -455,7 +482,8 @@ BOMBS = {
     "png-grey": png(30000, 30000, 1, 0, b"\0" * 1000),
     "gif": b"GIF89a" + struct.pack("<HHBBB", 30000, 30000, 0xF7, 0, 0) + bytes(768)
     + b"," + struct.pack("<HHHHB", 0, 0, 30000, 30000, 0) + b"\x08\x01\0\0;",
-    "bmp": b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 30000, 30000, 1, 24, 0, 0, 0, 0, 0, 0),
+    "bmp": b"BM" + struct.pack("<IHHI", 54, 0, 0, 54)
+    + struct.pack("<IiiHHIIiiII", 40, 30000, 30000, 1, 24, 0, 0, 0, 0, 0, 0),
     "tiff": tiff_grey(8, b"\0" * 100, size=(30000, 30000)),
 }  # fmt: skip
 
@@ -557,10 +585,15 @@ def test_scaled_decode_covers_the_same_picture_in_every_orientation(orientation)
     assert max(scaled.image.size) < 400
     with_box = np.abs(resized(scaled, 40) - resized(full, 40)).mean()
     assert with_box < 1.0
-    assert scaled.box != (0, 0, *scaled.image.size)
+    stored = decode_picture(data, short_side=40, exif=False)
+    partial = np.zeros((stored.image.height, stored.image.width), np.uint8)
+    partial[-1], partial[:, -1] = 1, 1
+    turned = partial if orientation == 1 else np.asarray(Image.fromarray(partial).transpose(_TRANSPOSE[orientation]))
     left, upper, right, lower = scaled.box
-    assert 0 <= left < right <= scaled.image.width
-    assert 0 <= upper < lower <= scaled.image.height
+    width, height = scaled.image.size
+    cut = [left > 0, upper > 0, right < width, lower < height]
+    assert cut == [edge.all() for edge in (turned[:, 0], turned[0], turned[:, -1], turned[-1])]
+    assert (right - left, lower - upper) == (full.width / 4, full.height / 4)
 
 
 def test_a_hint_never_enlarges_nor_touches_small_or_other_pictures():

@@ -328,9 +328,7 @@ def test_foreign_files(tmp_path: Path, read: Callable[[Path], Any], content: byt
 def test_a_pickle_checkpoint_gets_its_sentence(tmp_path: Path, state: State, zip_format: bool) -> None:
     path = tmp_path / "model.pth"
     torch.save(state, path, _use_new_zipfile_serialization=zip_format)
-    with pytest.raises(
-        BundleError, match=r"it is a PyTorch pickle checkpoint, not a bundle; convert it.*--weig"
-    ):
+    with pytest.raises(BundleError, match=r"it is a PyTorch pickle checkpoint, not a bundle; convert it.*--weig"):
         read_info(path)
     zipped(path, "word/document.xml")
     with pytest.raises(BundleError, match="it is a zip archive"):
@@ -353,9 +351,7 @@ def test_no_file_a_folder_and_a_pipe(bundle: Path, tmp_path: Path) -> None:
 def test_safetensors_without_our_key(tmp_path: Path, state: State, info: BundleInfo) -> None:
     path = tmp_path / "plain.safetensors"
     save_file(state, path)
-    with pytest.raises(
-        BundleError, match="without the key 'taxonet', so only weights, not a bundle; convert"
-    ):
+    with pytest.raises(BundleError, match="without the key 'taxonet', so only weights, not a bundle; convert"):
         read_info(path)
     assert same(read_tensors(path), state)
     save_file(state, path, {"taxonet": info.to_json(), "format": "pt"})

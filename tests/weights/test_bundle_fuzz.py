@@ -127,9 +127,7 @@ def deepen(data: bytes, dice: random.Random) -> bytes:
     fields = json.loads(header)
     if dice.random() < 0.5:
         return joined(header.replace(b"{", b'{"deep":' + deep + b",", 1), rest)
-    info = fields["__metadata__"]["taxonet"].replace(
-        '"metrics": {', f'"metrics": {{"deep": {deep.decode()}, '
-    )
+    info = fields["__metadata__"]["taxonet"].replace('"metrics": {', f'"metrics": {{"deep": {deep.decode()}, ')
     return joined(json.dumps({**fields, "__metadata__": {"taxonet": info}}).encode(), rest)
 
 

@@ -65,10 +65,7 @@ def prefixed(prefix: str) -> dict[str, torch.Tensor]:
         {"model": prefixed("_orig_mod.module.")},
         {"model": {"x": torch.zeros(1)}, "model_ema": prefixed("module.") | {"n_averaged": torch.tensor(5)}},
         {"model": {"state_dict": WEIGHTS}},
-        {
-            name: torch.nn.Parameter(value, requires_grad=value.is_floating_point())
-            for name, value in WEIGHTS.items()
-        },
+        {name: torch.nn.Parameter(value, requires_grad=value.is_floating_point()) for name, value in WEIGHTS.items()},
         WEIGHTS | {"epoch": 3, "arch": "resnet", "optimizer": {"lr": 0.1}, "best": None},
     ],
 )
@@ -130,9 +127,7 @@ def test_the_environment_cannot_make_it_unsafe(tmp_path: Path, monkeypatch: pyte
 
 def test_other_objects_are_named(tmp_path: Path) -> None:
     path = saved(tmp_path / "weights.pth", WEIGHTS | {"args": argparse.Namespace(lr=0.1)})
-    with pytest.raises(
-        BundleError, match=r"asks for 'argparse\.Namespace'.*get the weights as a safetensors"
-    ):
+    with pytest.raises(BundleError, match=r"asks for 'argparse\.Namespace'.*get the weights as a safetensors"):
         read_checkpoint(path)
 
 

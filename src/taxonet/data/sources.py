@@ -6,9 +6,10 @@ Nothing is skipped in silence: what is not a sample comes back as a `Finding` wi
 import csv
 import glob
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from taxonet.errors import DataError, UsageError, nearest
 
@@ -23,6 +24,8 @@ SPLIT_NAMES: dict[str, str] = {
     "testing": "test",
 }
 WHOLE = "all"  # the split of data that comes without one
+COLUMNS = ("path", "label", "split")  # of a table
+OVERFLOW = ""  # where a row's cells beyond the header are kept
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,16 @@ def read_data(data: str | os.PathLike[str]) -> DataSet:
     else:
         raise DataError(f"{source} does not exist{_nearest_path(source)}")
     if not found.samples:
-        raise DataError(f"{source} holds no pictures in class folders (formats: {_formats()})")
+        raise DataError(_why_empty(found, source.is_dir()))
     return found
+
+
+def _why_empty(found: DataSet, is_folder: bool) -> str:
+    if is_folder:
+        return f"{found.source} holds no pictures in class folders (formats: {_formats()})"
+    if not found.findings:
+        return f"{found.source} has no rows"
+    return f"{found.source} has no row that can be used, the first: {found.findings[0].reason}"
 
 
 def _nearest_path(path: Path) -> str:
@@ -107,22 +118,28 @@ def _formats() -> str:
 def _read_folder(root: Path) -> DataSet:
     findings: list[Finding] = []
     folders, loose = _children(root)
-    split_folders: dict[str, Path] = {SPLIT_NAMES[f.name.lower()]: f for f in folders if f.name.lower() in SPLIT_NAMES}
-    if split_folders and _all_class_folders(split_folders.values()):
-        others = [f for f in folders if f.name.lower() not in SPLIT_NAMES]
+    split_folders = [f for f in folders if f.name.lower() in SPLIT_NAMES]
+    has_splits = any(_children(folder)[0] for folder in split_folders)  # else it is a class that is called so
+    if has_splits:
+        others = [f for f in folders if f not in split_folders]
         findings += [Finding(str(f), "it stands beside the splits and is in none of them") for f in others]
-        order: list[str] = [name for name in ("train", "val", "test") if name in split_folders]
-        splits = {name: _class_folders(split_folders[name], findings) for name in order}
+        splits = _read_splits(split_folders, findings)
     else:
-        splits = {WHOLE: _class_folders(root, findings, known=folders)}
+        splits = {WHOLE: _class_folders(folders, findings)}
         if not splits[WHOLE] and any(_is_picture(f) for f in loose):
             raise DataError(f"{root} holds pictures but no class folders, each class needs a folder with its name")
-    findings += [Finding(str(f), "it is in no class folder") for f in loose if split_folders or splits[WHOLE]]
+    findings += [Finding(str(f), "it is in no class folder") for f in loose]
     return DataSet(root, {name: samples for name, samples in splits.items() if samples}, tuple(findings))
 
 
-def _all_class_folders(folders: Iterable[Path]) -> bool:
-    return all(_children(folder)[0] for folder in folders)
+def _read_splits(split_folders: Iterable[Path], findings: list[Finding]) -> dict[str, tuple[Sample, ...]]:
+    """The samples of each split; `val` and `validation` beside each other are one."""
+    splits: dict[str, tuple[Sample, ...]] = {"train": (), "val": (), "test": ()}
+    for folder in split_folders:
+        folders, loose = _children(folder)
+        splits[SPLIT_NAMES[folder.name.lower()]] += _class_folders(folders, findings)
+        findings += [Finding(str(f), "it is in no class folder") for f in loose]
+    return splits
 
 
 def _children(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -134,12 +151,14 @@ def _children(folder: Path) -> tuple[list[Path], list[Path]]:
     return [e for e in entries if e.is_dir()], [e for e in entries if not e.is_dir()]
 
 
-def _class_folders(root: Path, findings: list[Finding], known: list[Path] | None = None) -> tuple[Sample, ...]:
-    folders = known if known is not None else _children(root)[0]
+def _class_folders(folders: Iterable[Path], findings: list[Finding]) -> tuple[Sample, ...]:
+    def unreadable(error: OSError) -> None:
+        findings.append(Finding(str(error.filename), f"the folder cannot be listed: {error.strerror}"))
+
     samples: list[Sample] = []
     for folder in folders:
         pictures = []
-        for file in _files_below(folder):
+        for file in _files_below(folder, unreadable):
             if _is_picture(file):
                 pictures.append(Sample(file, folder.name))
             else:
@@ -150,8 +169,15 @@ def _class_folders(root: Path, findings: list[Finding], known: list[Path] | None
     return tuple(samples)
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    for where, folders, files in os.walk(folder, followlinks=True):
+def _files_below(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator[Path]:
+    """Every file once, hidden ones left out, also where a link leads back to a folder above."""
+    seen: set[str] = set()
+    for where, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        real = os.path.realpath(where)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         yield from (Path(where, name) for name in sorted(files) if not name.startswith("."))
 
@@ -172,7 +198,9 @@ def _read_table(path: Path) -> DataSet:
     for number, (file, label, split) in enumerate(rows, start=1):
         where = f"{path}, row {number}"
         name = SPLIT_NAMES.get(split.strip().lower(), WHOLE if split == WHOLE else "")
-        if not file.strip() or not label.strip():
+        if OVERFLOW in columns and columns[OVERFLOW][number - 1]:
+            findings.append(Finding(where, "it has more cells than the header, put quotes around a text with a comma"))
+        elif not file.strip() or not label.strip():
             findings.append(Finding(where, "the path or the label is empty"))
         elif not name:
             findings.append(Finding(where, f"'{split}' is not a split, it must be train, val or test"))
@@ -185,14 +213,20 @@ def _read_table(path: Path) -> DataSet:
 def _read_csv(path: Path) -> dict[str, list[str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns: dict[str, list[str]] = {name.strip(): [] for name in reader.fieldnames or []}
-            for row in reader:
-                for name in reader.fieldnames or []:
-                    columns[name.strip()].append(row[name] or "")
+            reader = csv.reader(file)
+            header = [name.strip() for name in next(reader, [])]
+            _check_unique(header, path)
+            rows = [row for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV: {error}") from error
-    return columns
+    columns = {name: [row[i] if i < len(row) else "" for row in rows] for i, name in enumerate(header)}
+    return {**columns, OVERFLOW: ["".join(row[len(header) :]) for row in rows]}
+
+
+def _check_unique(header: Sequence[str], path: Path) -> None:
+    for name in COLUMNS:
+        if header.count(name) > 1:
+            raise DataError(f"{path} has {header.count(name)} columns called '{name}'")
 
 
 def _read_parquet(path: Path) -> dict[str, list[str]]:
@@ -201,10 +235,14 @@ def _read_parquet(path: Path) -> dict[str, list[str]]:
     except ImportError as error:
         raise DataError(f"{path} is Parquet, which needs pyarrow: pip install 'taxonet[parquet]'") from error
     try:
-        table = pyarrow.parquet.read_table(path)
+        header = pyarrow.parquet.read_schema(path).names
+        _check_unique(header, path)
+        table = pyarrow.parquet.read_table(path, columns=[name for name in COLUMNS if name in header])
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-    return {name: ["" if v is None else str(v) for v in table.column(name).to_pylist()] for name in table.column_names}
+    cells = {name: table.column(name).to_pylist() for name in table.column_names}
+    columns: dict[str, list[str]] = {name: [] for name in header}
+    return columns | {name: ["" if v is None else str(v) for v in values] for name, values in cells.items()}
 
 
 def expand_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -216,15 +254,20 @@ def expand_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
     for item in inputs:
         path = Path(item)
         if path.is_dir():
-            pictures = [file for file in _files_below(path) if _is_picture(file)]
+            pictures = [file for file in _files_below(path, _refuse_folder) if _is_picture(file)]
             if not pictures:
                 raise DataError(f"{path} holds no pictures (formats: {_formats()})")
             paths += pictures
         elif not path.exists() and glob.has_magic(str(item)):
             matches = sorted(Path(match) for match in glob.glob(str(item), recursive=True))  # noqa: PTH207 - an absolute pattern is allowed here
-            if not matches:
-                raise DataError(f"no file matches {item}")
-            paths += [match for match in matches if not match.is_dir()]
+            files = [match for match in matches if not match.is_dir()]
+            if not files:
+                raise DataError(f"no file matches {item}" + (", only folders do" if matches else ""))
+            paths += files
         else:
             paths.append(path)
     return paths
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error

@@ -58,7 +58,7 @@ def write_report(path: Path, report: TrainingReport) -> None:
         mistakes=[(outcome, thumbnail(outcome.sample.path)) for outcome in worst_mistakes(shown.outcomes)],
         mistakes_in_all=sum(o.answer != o.sample.label for o in shown.outcomes),
     )
-    write_atomically(path, page.encode())
+    write_atomically(path, page.encode(errors="backslashreplace"))  # a file name may be no text
 
 
 def worst_mistakes(outcomes: Sequence[Outcome], most: int = MISTAKES) -> list[Outcome]:
@@ -124,8 +124,9 @@ def _confusion(evaluation: Evaluation) -> str:
     axes.set_xlabel("answer")
     axes.set_ylabel("true class")
     if len(names) <= MOST_LABELLED:
-        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(names)), names)
+        plain = {"parse_math": False}  # a class may be called $5
+        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", **plain)
+        axes.set_yticks(range(len(names)), names, **plain)
     if len(names) <= MOST_ANNOTATED:
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if shares[row, column] > 0.55 else "black"

@@ -1,5 +1,6 @@
 """Where a picture comes from: a file or bytes, checked by content and by size before anything is decoded."""
 
+import codecs
 import io
 import os
 import stat
@@ -117,8 +118,11 @@ def identify(data: bytes) -> str:
 
 
 def _is_text(start: bytes) -> bool:
-    text = start.decode("utf-8", errors="ignore")
-    return len(text) >= len(start) - 3 and all(ch.isprintable() or ch.isspace() for ch in text)
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)  # the last character may be cut in two
+    except UnicodeDecodeError:
+        return False
+    return all(ch.isprintable() or ch.isspace() for ch in text)
 
 
 def open_lazily(data: bytes, limits: Limits) -> tuple[str, ImageFile.ImageFile]:

@@ -5,7 +5,7 @@ Pictures are decoded and resized on threads while the engine runs; a picture tha
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -176,6 +176,7 @@ def predict(
     model: str | os.PathLike[str] = "efficientnet_lite0",
     top: int = 5,
     engine: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:
     """Classify files, whole folders and glob patterns.
 
@@ -184,9 +185,15 @@ def predict(
         model: a bundle's path or a catalogue name.
         top: how many classes an answer names.
         engine: what runs the model.
+        progress: called with (pictures done, pictures in all).
 
     Returns:
         One `Prediction` a file, in the order given; a file that cannot be read has `.error`.
     """
     files = expand_inputs([paths] if isinstance(paths, str | os.PathLike) else paths)
-    return load(model, engine).predict(files, top)
+    answers = []
+    for done, answer in enumerate(load(model, engine).predict_each(files, top), start=1):
+        answers.append(answer)
+        if progress:
+            progress(done, len(files))
+    return answers

@@ -63,11 +63,12 @@ class DenseLayer(nn.Module):
 @contextmanager
 def _statistics_not_updated(norm: nn.BatchNorm2d) -> Iterator[None]:
     """Batch norm on batch statistics without touching the running ones: the forward pass has updated them already."""
-    tracked, norm.track_running_stats = norm.track_running_stats, False
+    momentum, counter = norm.momentum, norm.num_batches_tracked
+    norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        norm.track_running_stats = tracked
+        norm.momentum, norm.num_batches_tracked = momentum, counter
 
 
 class DenseBlock(nn.Module):

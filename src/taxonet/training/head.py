@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from taxonet.console import Listener
 from taxonet.data import read_ahead
 from taxonet.images import Preprocessing
 from taxonet.networks.layers import Network
-from taxonet.training.console import Listener
 from taxonet.training.pictures import Pictures
 
 MOST_PICTURES = 20_000  # more do not move a linear classifier

@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from taxonet.console import Listener
 from taxonet.data import Sample, read_ahead
 from taxonet.evaluation import Evaluation, evaluate_samples
 from taxonet.images import Augmentation, Preprocessing
 from taxonet.inference import Classifier
 from taxonet.networks.layers import Network, batch_norms
 from taxonet.training.checkpoint import Position, load_checkpoint, save_checkpoint
-from taxonet.training.console import Listener
 from taxonet.training.ema import MovingAverage
 from taxonet.training.optimizers import make_optimizer
 from taxonet.training.pictures import Pictures

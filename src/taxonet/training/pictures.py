@@ -8,12 +8,12 @@ from pathlib import Path
 
 import PIL.Image
 
+from taxonet.console import Listener
 from taxonet.data import ClassIndex, Finding, Sample, read_ahead, read_data, sort_by_known, stratified_split
 from taxonet.data.sources import WHOLE
 from taxonet.errors import DataError, ImageError
 from taxonet.images import decode
 from taxonet.images.colour import Mode
-from taxonet.training.console import Listener
 
 # Kept pictures have this many times the short side that the network sees: a random crop of a third of the area is
 # still not enlarged, and memory stays bounded.

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from taxonet._version import __version__
+from taxonet.console import Listener, Silent, Terminal
 from taxonet.data import ClassIndex, Finding, Sample
 from taxonet.errors import DataError, UsageError
 from taxonet.evaluation import Evaluation, evaluate_samples
@@ -28,7 +29,6 @@ from taxonet.networks.layers import Network, batch_norms
 from taxonet.networks.registry import create_model, find
 from taxonet.training.allocator import keep_freed_memory
 from taxonet.training.choose import Facts, choose_recipe
-from taxonet.training.console import Listener, Silent, Terminal
 from taxonet.training.head import fit_head
 from taxonet.training.loop import LOG, InterruptedRun, Training, fit
 from taxonet.training.pictures import Pictures, Split, fingerprint, open_once, split_data

@@ -399,9 +399,7 @@ def _checked_entry(name: str, value: object) -> _Entry:
         raise BundleError(f"the place of {where} must be two numbers")
     wanted = math.prod(shape) * width
     if offsets[1] - offsets[0] != wanted:
-        raise BundleError(
-            f"{where} needs {wanted} bytes by shape and dtype, and its place does not have them"
-        )
+        raise BundleError(f"{where} needs {wanted} bytes by shape and dtype, and its place does not have them")
     return _Entry(dtype, shape, *offsets)
 
 
@@ -510,17 +508,12 @@ def read_tensors(path: AnyPath) -> dict[str, "torch.Tensor"]:
     """
     with reading(path) as handle:
         header = _read_header(handle)
-        return {
-            name: _read_tensor(handle, name, entry, header.data_start)
-            for name, entry in header.entries.items()
-        }
+        return {name: _read_tensor(handle, name, entry, header.data_start) for name, entry in header.entries.items()}
 
 
 def _info_of(header: _Header) -> BundleInfo:
     if METADATA_KEY not in header.metadata:
-        raise BundleError(
-            f"it is a safetensors file without the key '{METADATA_KEY}', so only weights, {_IMPORT}"
-        )
+        raise BundleError(f"it is a safetensors file without the key '{METADATA_KEY}', so only weights, {_IMPORT}")
     for key in header.metadata:
         if key != METADATA_KEY:
             raise BundleError(f"unknown metadata {short(key)} beside '{METADATA_KEY}'")
@@ -547,10 +540,7 @@ def _read_tensor(handle: BufferedReader, name: str, entry: _Entry, data_start: i
 
 def specs_of(state_dict: Mapping[str, "torch.Tensor"]) -> dict[str, Spec]:
     """Dtype and shape of each tensor of a network's `state_dict()`, as `check_state` expects them."""
-    return {
-        name: (str(value.dtype).removeprefix("torch."), tuple(value.shape))
-        for name, value in state_dict.items()
-    }
+    return {name: (str(value.dtype).removeprefix("torch."), tuple(value.shape)) for name, value in state_dict.items()}
 
 
 def check_state(specs: Mapping[str, Spec], expected: Mapping[str, Spec]) -> None:

@@ -103,9 +103,7 @@ def _check_zip(handle: BufferedReader) -> None:
         raise BundleError("it is a zip archive, but not a PyTorch checkpoint")
     # torch stores uncompressed; a small file that unpacks to a huge one is an attack
     if sum(file.file_size for file in files) > os.fstat(handle.fileno()).st_size:
-        raise BundleError(
-            "it is a compressed zip archive, which PyTorch checkpoints never are, and is refused"
-        )
+        raise BundleError("it is a compressed zip archive, which PyTorch checkpoints never are, and is refused")
 
 
 def _refusal(reason: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from taxonet.errors import BundleError, UsageError, nearest
+from taxonet.images import Preprocessing
 from taxonet.networks.layers import Network
 from taxonet.networks.registry import create_model, find, list_models
 from taxonet.weights.bundle import (
@@ -26,6 +27,8 @@ from taxonet.weights.importers import convert
 # How the source of a layout prepares pictures; other sources say so in the catalogue.
 TORCHVISION_PREPROCESSING = "exif | rgb | resize(256, bilinear) | center_crop(224) | normalize(imagenet)"
 
+ROOMY = 64  # pixels of a side that no network reduces to nothing
+
 
 def open_model(model: str | os.PathLike[str]) -> tuple[BundleInfo, Network]:
     """A network in evaluation mode with its weights, and what its bundle says.
@@ -37,12 +40,11 @@ def open_model(model: str | os.PathLike[str]) -> tuple[BundleInfo, Network]:
         BundleError: the file is no bundle, or its tensors are not those of its network.
         UsageError: neither a file nor a name with pretrained weights.
     """
-    path = Path(model)
-    if path.exists() or path.suffix or len(path.parts) > 1:
-        known = find_entry(str(model))
-        return _open_entry(known) if known and not path.exists() else _open_bundle(path)
-    variant = _variant_or_model_hint(str(model))
-    entry = find_entry(variant)
+    path, entry = Path(model), find_entry(str(model))
+    if path.is_file() or (entry is None and (path.exists() or path.suffix or len(path.parts) > 1)):
+        return _open_bundle(path)
+    variant = entry.variant if entry else _variant_or_model_hint(str(model))
+    entry = entry or find_entry(variant)
     if entry is None:
         have = ", ".join(e.variant for e in entries())
         raise UsageError(f"there are no pretrained weights of {variant} here, only of {have}; give a bundle's path")
@@ -62,15 +64,31 @@ def _open_bundle(path: Path) -> tuple[BundleInfo, Network]:
     try:
         with torch.device("meta"):  # nothing is allocated before the tensors are known to fit
             empty = create_model(info.variant, **info.create_options)
-    except (UsageError, TypeError) as error:
-        raise BundleError(f"{path}: {error}") from error
-    try:
         check_state(tensor_specs(path), specs_of(empty.state_dict()))
-    except BundleError as error:
+        _check_preprocessing(info, empty)
+    except (BundleError, UsageError, TypeError) as error:
         raise BundleError(f"{path}: {error}") from error
     network = create_model(info.variant, **info.create_options)
     network.load_state_dict(read_tensors(path), strict=True)
     return info, network.eval()
+
+
+def _check_preprocessing(info: BundleInfo, empty: Network) -> None:
+    """Pictures must come in one size and with the channels that the network (on the meta device) takes."""
+    preprocessing = Preprocessing.parse(info.preprocessing)
+    height, width = preprocessing.output_size
+    if preprocessing.channels != info.in_channels:
+        raise BundleError(
+            f"the preprocessing '{preprocessing}' gives {preprocessing.channels} channels, "
+            f"the network takes {info.in_channels}"
+        )
+    if min(height, width) >= ROOMY:
+        return
+    try:
+        with torch.no_grad():
+            empty.eval()(torch.empty(1, info.in_channels, height, width, device="meta"))
+    except RuntimeError as error:
+        raise BundleError(f"pictures of {height}×{width} pixels are too small for {info.variant}") from error
 
 
 def _open_entry(entry: Entry) -> tuple[BundleInfo, Network]:

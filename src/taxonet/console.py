@@ -1,6 +1,7 @@
-"""What a training run says while it works: to a person on stderr, or nothing."""
+"""What long work says while it goes on: to a person on stderr, or nothing."""
 
 import sys
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from rich.progress import (
 
 
 class Listener(Protocol):
-    """Who follows a run."""
+    """Who follows the work."""
 
     def say(self, text: str) -> None:
         """A line of text."""
@@ -85,6 +86,16 @@ class Terminal:
         )
         self._task = self._progress.add_task(title, total=total, note="")
         self._progress.start()
+
+    def follow(self, title: str) -> Callable[[int, int], None]:
+        """A callback for (done, total) that shows a bar."""
+
+        def progress(done: int, total: int) -> None:
+            if done <= 1:
+                self.start(title, total)
+            self.advance(done)
+
+        return progress
 
     def advance(self, done: int, note: str = "") -> None:
         """Move the bar."""

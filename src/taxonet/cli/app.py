@@ -1,0 +1,79 @@
+"""The command `taxonet`: it finds the verb, runs it, and turns errors into one sentence and an exit status."""
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, UnknownCommandError
+
+from taxonet._version import __version__
+from taxonet.cli.demo import demo
+from taxonet.cli.evaluate import evaluate
+from taxonet.cli.info import info
+from taxonet.cli.models import models
+from taxonet.cli.predict import predict
+from taxonet.cli.train import train
+from taxonet.errors import TaxonetError, nearest
+
+USAGE, INTERRUPTED = 2, 130
+VERBS = (models, info, predict, train, evaluate, demo)
+
+app = App(
+    name="taxonet",
+    help="The classic image classifiers, faithful to their papers and ready for work.\n\n"
+    "Exit status: 0 done, 1 done with findings (broken files), 2 wrong usage, 3 the input cannot be used. "
+    "`--debug` shows the traceback of an error.",
+    version=__version__,
+    help_format="markdown",
+    suppress_keyboard_interrupt=False,
+    result_action="return_value",
+)
+for verb in VERBS:
+    app.command(verb)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the entry point of the installed script."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    _print_whatever_comes()
+    try:
+        status = app(words, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        return _fail(_sentence(error), USAGE, debug)
+    except TaxonetError as error:
+        return _fail(str(error), error.exit_status, debug)
+    except KeyboardInterrupt:
+        return _fail("stopped", INTERRUPTED, debug)
+    except BrokenPipeError:  # the reader of our output has gone, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        kind = type(error).__name__
+        return _fail(f"{kind}: {error}; this is a defect of Taxonet, --debug shows where", 3, debug)
+    return int(status or 0)
+
+
+def _print_whatever_comes() -> None:
+    """Let a file name that is no text, or a letter that the terminal lacks, be printed escaped, not crash."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _fail(sentence: str, status: int, debug: bool) -> int:
+    if debug:
+        raise  # noqa: PLE0704 - called while an error is handled
+    print(f"taxonet: {sentence}", file=sys.stderr)
+    return status
+
+
+def _sentence(error: CycloptsError) -> str:
+    """cyclopts' message as one line, with the nearest verb for a misspelt one."""
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        word = error.unused_tokens[0]
+        names = [verb.__name__ for verb in VERBS]
+        return f"there is no verb '{word}'{nearest(word, names) or '; it must be one of: ' + ', '.join(names)}"
+    return " ".join(str(error).split())

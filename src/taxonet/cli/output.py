@@ -1,0 +1,61 @@
+"""What the verbs print: JSON alone on stdout, tables for people, counts in short form."""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from taxonet.errors import UsageError
+
+SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000, "b": 1_000_000_000}
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # a file name that is no text, or a terminal that lacks the letters
+        text = json.dumps(_finite(value), indent=2)
+    print(text)
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity have no JSON: they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return value
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> None:
+    """Columns of text; those in `right` are aligned to the right."""
+    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
+    for line in (header, *rows):
+        cells = (c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        print("  ".join(cells).rstrip())
+
+
+def short_count(count: int | None) -> str:
+    """7978856 → 7.98 M."""
+    if count is None:
+        return "–"
+    for suffix, unit in (("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)):
+        if count >= unit:
+            return f"{count / unit:.3g} {suffix}" if count < 1000 * unit else f"{count / unit:,.0f} {suffix}"
+    return str(count)
+
+
+def parse_count(text: str | None, name: str) -> int | None:
+    """ "5M" → 5000000."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgb]?)\s*", text.replace(",", "").replace("_", ""), re.IGNORECASE)
+    if not match:
+        raise UsageError(f"{name} is '{text}', it must be a number such as 5000000, 5M or 1.2G")
+    return int(float(match[1]) * SUFFIXES[match[2].lower()])

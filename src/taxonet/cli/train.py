@@ -1,0 +1,123 @@
+"""`taxonet train`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from taxonet.cli.output import print_json
+from taxonet.errors import UsageError, nearest
+
+INTERRUPTED = 130
+OWN = ("model", "out", "recipe", "weights", "resume", "json", "keep-memory")
+
+
+def train(
+    data: Path,
+    /,
+    *,
+    model: str = "efficientnet_lite0",
+    out: Path,
+    recipe: str | None = None,
+    weights: str = "auto",
+    resume: bool = False,
+    keep_memory: bool = True,
+    json: bool = False,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    image_size: int | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
+    val_fraction: float | None = None,
+    **values: str,
+) -> int:
+    """Train a network on a folder of pictures; the run's folder gets a bundle and a report.
+
+    Any value of a recipe is an option too: --optimizer, --weight-decay, --augmentation, --label-smoothing,
+    --ema-decay, --schedule, …; the recipe is printed in full when a run starts, with these names.
+
+    Parameters
+    ----------
+    data
+        A folder of class folders, with or without train/, val/ and test/ above them, or a CSV/Parquet table.
+    model
+        The network's name.
+    out
+        The run's folder.
+    recipe
+        finetune, scratch, paper, or a TOML file; by default finetune where there are weights, else scratch.
+    weights
+        What to start from: auto, none, or a file: a bundle or a torchvision checkpoint.
+    resume
+        Go on with the run in the folder.
+    keep_memory
+        On Linux, keep freed memory: faster steps, more resident memory.
+    json
+        One JSON document on stdout at the end.
+    epochs
+        How often every picture is seen.
+    batch_size
+        Pictures a step.
+    image_size
+        Pixels of a side of what the network sees.
+    lr
+        The largest learning rate.
+    seed
+        Of the split, the order, the augmentation and the fresh weights.
+    val_fraction
+        The share of each class that is held out where the data has no validation pictures.
+    """
+    from taxonet.training import train as run_training
+
+    named = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "image_size": image_size,
+        "lr": lr,
+        "seed": seed,
+        "val_fraction": val_fraction,
+    }
+    overrides = {key: value for key, value in named.items() if value is not None} | _recipe_values(values)
+    result = run_training(
+        data,
+        model=model,
+        out=out,
+        recipe=recipe,
+        weights=weights,
+        resume=resume,
+        keep_memory=keep_memory,
+        progress=True,
+        **overrides,
+    )
+    if json:
+        print_json(result.as_dict())
+    if result.interrupted:
+        return INTERRUPTED
+    return 1 if result.findings else 0
+
+
+def _recipe_values(words: dict[str, str]) -> dict[str, Any]:
+    """Options that stand for a value of the recipe, converted to the value's type."""
+    from taxonet.training import Recipe
+
+    fields = {spec.name: spec for spec in dataclasses.fields(Recipe)}
+    values: dict[str, Any] = {}
+    for name, word in words.items():
+        key = name.replace("-", "_")
+        if key not in fields:
+            known = [f"--{option.replace('_', '-')}" for option in (*OWN, *fields)]
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"train has no option '{option}'{nearest(option, known)}")
+        values[key] = _converted(key, word, type(fields[key].default))
+    return values
+
+
+def _converted(name: str, word: str, kind: type) -> Any:
+    try:
+        if kind is bool:
+            return {"true": True, "false": False, "yes": True, "no": False}[word.lower()]
+        if kind is tuple:
+            return tuple(float(part) for part in word.split(","))
+        return kind(word)
+    except (ValueError, KeyError) as error:
+        words = {bool: "true or false", tuple: "numbers with commas between", int: "a whole number", float: "a number"}
+        raise UsageError(f"--{name.replace('_', '-')} is '{word}', it must be {words.get(kind, 'text')}") from error
