@@ -28,6 +28,10 @@ class BundleError(TaxonetError):
     """A model file that is not a valid bundle, or weights that do not fit their network."""
 
 
+class TrainingError(TaxonetError):
+    """A training run that cannot go on."""
+
+
 class TaxonetWarning(UserWarning):
     """Something the user should know that does not stop the work."""
 

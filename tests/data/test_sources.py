@@ -99,7 +99,9 @@ def test_hidden_files_and_folders_are_not_data(tmp_path):
 
 
 def test_stray_files_are_findings(tmp_path):
-    touch(tmp_path, "train/cat/1.png", "train/cat/notes.txt", "train/cat/README", "train/5.png", "list.csv", "extra/6.png")
+    touch(
+        tmp_path, "train/cat/1.png", "train/cat/notes.txt", "train/cat/README", "train/5.png", "list.csv", "extra/6.png"
+    )
     assert reasons(read_data(tmp_path), tmp_path) == {
         "train/cat/notes.txt": "'.txt' is not a picture's extension",
         "train/cat/README": "'README' is not a picture's extension",
@@ -144,8 +146,10 @@ def test_a_folder_that_may_not_be_listed_is_a_finding(tmp_path):
 def test_the_order_does_not_depend_on_the_file_system(tmp_path):
     files = [f"{label}/{number}.png" for label in ("cat", "dog", "ant") for number in range(12)]
     one, two = touch(tmp_path / "one", *files), touch(tmp_path / "two", *reversed(files))
-    assert names(read_data(one).samples, one) == names(read_data(two).samples, two) == sorted(
-        ((name, name.split("/")[0]) for name in files), key=lambda item: (item[1], item[0])
+    assert (
+        names(read_data(one).samples, one)
+        == names(read_data(two).samples, two)
+        == sorted(((name, name.split("/")[0]) for name in files), key=lambda item: (item[1], item[0]))
     )
 
 
@@ -236,7 +240,10 @@ def test_labels_of_parquet_may_be_numbers(tmp_path):
         ({"path": ["1"], "Label": ["a"]}, r"has no column 'label'; did you mean 'Label'\?$"),
         ({"path": ["1"], "x": ["a"]}, r"has no column 'label'$"),
         ({"path": [], "label": []}, r"has no rows$"),
-        ({"path": ["1"], "label": ["a"], "split": ["1"]}, r"has no row that can be used, the first: '1' is not a split"),
+        (
+            {"path": ["1"], "label": ["a"], "split": ["1"]},
+            r"has no row that can be used, the first: '1' is not a split",
+        ),
     ],
 )
 def test_a_table_that_cannot_be_used(table, columns, sentence):
@@ -298,7 +305,9 @@ def test_a_damaged_table(tmp_path, name, content, sentence):
 
 
 def test_inputs_keep_their_order(tmp_path):
-    touch(tmp_path, "b.png", "a.png", "photos/2.jpg", "photos/1.jpg", "photos/deep/0.jpg", "photos/x.txt", "photos/.h.jpg")
+    touch(
+        tmp_path, "b.png", "a.png", "photos/2.jpg", "photos/1.jpg", "photos/deep/0.jpg", "photos/x.txt", "photos/.h.jpg"
+    )
     found = expand_inputs([tmp_path / "b.png", tmp_path / "photos", str(tmp_path / "a.png"), tmp_path / "gone.png"])
     expected = ["b.png", "photos/1.jpg", "photos/2.jpg", "photos/deep/0.jpg", "a.png", "gone.png"]
     assert [path.relative_to(tmp_path).as_posix() for path in found] == expected

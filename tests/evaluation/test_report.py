@@ -52,7 +52,9 @@ def evaluation_of(pictures, classes, answers, probabilities, truths):
 
 @pytest.fixture
 def report(pictures):
-    validation = evaluation_of(pictures, NASTY, answers=[0, 0, 1, 0], probabilities=[0.9, 0.6, 0.8, 0.7], truths=[0, 1, 0, 0])
+    validation = evaluation_of(
+        pictures, NASTY, answers=[0, 0, 1, 0], probabilities=[0.9, 0.6, 0.8, 0.7], truths=[0, 1, 0, 0]
+    )
     log = [
         {"epoch": e, "train_loss": 1 / e, "val_loss": 1.2 / e, "train_top1": 0.3 * e, "val_top1": 0.2 * e}
         for e in (1, 2)

@@ -15,7 +15,7 @@ def train(
     data: Path,
     /,
     *,
-    model: str = "efficientnet_lite0",
+    model: str | None = None,
     out: Path,
     recipe: str | None = None,
     weights: str = "auto",
@@ -40,7 +40,7 @@ def train(
     data
         A folder of class folders, with or without train/, val/ and test/ above them, or a CSV/Parquet table.
     model
-        The network's name.
+        The network's name; efficientnet_lite0 where nothing is said.
     out
         The run's folder.
     recipe
@@ -48,7 +48,7 @@ def train(
     weights
         What to start from: auto, none, or a file: a bundle or a torchvision checkpoint.
     resume
-        Go on with the run in the folder.
+        Go on with the run in the folder; its model, weights and recipe are used again.
     keep_memory
         On Linux, keep freed memory: faster steps, more resident memory.
     json

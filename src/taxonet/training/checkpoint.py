@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from taxonet.errors import DataError
-from taxonet.files import write_atomically
+from taxonet.files import remove_leftovers, write_atomically
 
 FILE = "last/checkpoint.safetensors"
 
@@ -60,6 +60,7 @@ def load_checkpoint(
         DataError: the checkpoint cannot be read, or belongs to another recipe or other data.
     """
     path = run / FILE
+    remove_leftovers(path)  # of a writer that was killed
     if not path.exists():
         return None
     try:

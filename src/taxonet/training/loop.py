@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from taxonet.console import Listener
 from taxonet.data import Sample, read_ahead
+from taxonet.errors import TrainingError
 from taxonet.evaluation import Evaluation, evaluate_samples
 from taxonet.images import Augmentation, Preprocessing
 from taxonet.inference import Classifier
@@ -182,7 +183,9 @@ def _step(training: Training, images: Tensor, labels: Tensor, steps: int) -> Non
     logits = training.network(images.contiguous(memory_format=torch.channels_last))
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     if not torch.isfinite(loss):
-        raise FloatingPointError(f"the loss is {loss.item()} in epoch {position.epoch + 1}; try a lower lr")
+        raise TrainingError(
+            f"the loss is {loss.item()} in epoch {position.epoch + 1}, try a lower lr than {recipe.lr:g}"
+        )
     training.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     training.optimizer.step()

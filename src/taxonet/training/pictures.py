@@ -61,10 +61,12 @@ def split_data(data: str | os.PathLike[str], fraction: float, seed: int) -> Spli
 
 
 def open_once(
-    samples: Sequence[Sample], short_side: int, mode: Mode, listener: Listener
+    samples: Sequence[Sample], short_side: int, channels: int, listener: Listener
 ) -> tuple[list[Sample], "Pictures", list[Finding]]:
     """Open every picture once: the readable samples, their pictures, and a finding for each of the others."""
-    store = Pictures(round(short_side * WORKING_SCALE), mode, budget=int(MEMORY_SHARE * _free_memory()))
+    store = Pictures(
+        round(short_side * WORKING_SCALE), "L" if channels == 1 else "RGB", budget=int(MEMORY_SHARE * _free_memory())
+    )
     readable: list[Sample] = []
     findings: list[Finding] = []
     listener.start("opening pictures", len(samples))

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 
 from taxonet._version import __version__
 from taxonet.console import Listener, Silent, Terminal
 from taxonet.data import ClassIndex, Finding, Sample
-from taxonet.errors import DataError, UsageError
+from taxonet.errors import DataError, ImageError, UsageError
 from taxonet.evaluation import Evaluation, evaluate_samples
 from taxonet.evaluation.report import TrainingReport, write_report
 from taxonet.files import write_atomically
-from taxonet.images import Preprocessing
+from taxonet.images import Augmentation, Preprocessing, read_header
 from taxonet.inference import Classifier
 from taxonet.inference.engines import TorchEngine
 from taxonet.networks.layers import Network, batch_norms
@@ -37,7 +38,9 @@ from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.catalogue import entries
 from taxonet.weights.networks import find_pretrained, save_network
 
-BUNDLE, REPORT, RECIPE, DATA = "model.safetensors", "report.html", "recipe.toml", "data.json"
+DEFAULT_MODEL = "efficientnet_lite0"
+GREY_MODES = {"L", "1", "I;16"}
+BUNDLE, REPORT, RECIPE, RUN = "model.safetensors", "report.html", "recipe.toml", "run.json"
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class TrainResult:
 def train(
     data: str | os.PathLike[str],
     *,
-    model: str = "efficientnet_lite0",
+    model: str | None = None,
     out: str | os.PathLike[str],
     recipe: str | os.PathLike[str] | Recipe | None = None,
     weights: str | os.PathLike[str] = "auto",
@@ -83,11 +86,11 @@ def train(
     Args:
         data: a folder of class folders, with or without train/, val/ and test/ above them, or a CSV/Parquet table.
             Without validation pictures a stratified seeded part of the training pictures is held out.
-        model: the network's name.
+        model: the network's name; efficientnet_lite0 where nothing is said.
         out: the run's folder: recipe.toml, log.jsonl, last/, model.safetensors, report.html.
         recipe: "finetune", "scratch", "paper", a TOML file or a `Recipe`; by default finetune where there are weights.
         weights: what to start from: "auto" (the catalogue's), "none", or a file: a bundle or a known checkpoint.
-        resume: go on with the run in `out`.
+        resume: go on with the run in `out`: its model, weights and recipe are used again.
         keep_memory: on Linux, let glibc keep freed memory: faster steps, more resident memory, for the whole process.
         progress: tell a person on stderr what happens.
         **overrides: values of the recipe (`epochs=5`, `lr=0.01`, `seed=1`, …).
@@ -99,15 +102,26 @@ def train(
     """
     listener: Listener = Terminal() if progress else Silent()
     run = Path(out)
-    variant = find(model).name
     _check_run_folder(run, resume)
+    before = _stored_run(run) if resume else {}
+    variant = find(before.get("model", model or DEFAULT_MODEL)).name
+    if resume and model is not None and find(model).name != variant:
+        raise UsageError(f"the run in {run} trains {variant}, not {model}")
     if keep_memory and keep_freed_memory():
         listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
     stored = read_recipe(run / RECIPE) if resume else None
     seed, fraction = _split_values(recipe, overrides, stored)
     split = split_data(data, fraction, seed)
-    job = _Job(Path(data), run, variant, split, weights, listener)
+    job = _Job(Path(data), run, variant, split, before.get("weights", str(weights)), listener)
     return job.work(stored or recipe, {} if stored else overrides, resume)
+
+
+def _stored_run(run: Path) -> dict[str, Any]:
+    try:
+        stored: dict[str, Any] = json.loads((run / RUN).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{run} holds no run to resume: {error}") from error
+    return stored
 
 
 def _check_run_folder(run: Path, resume: bool) -> None:
@@ -138,7 +152,7 @@ class _Job:
         run: Path,
         variant: str,
         split: Split,
-        weights: str | os.PathLike[str],
+        weights: str,
         listener: Listener,
     ) -> None:
         self.data, self.run, self.variant, self.split, self.listener = data, run, variant, split, listener
@@ -147,9 +161,10 @@ class _Job:
 
     def work(self, recipe: Any, overrides: dict[str, Any], resume: bool) -> TrainResult:
         self.pretrained = find_pretrained(self.variant, self.weights)
-        plain = create_model(self.variant, num_classes=len(self.split.classes))
+        self.channels = 3 if self.pretrained else _channels(self.split.train)
+        plain = create_model(self.variant, num_classes=len(self.split.classes), in_channels=self.channels)
         text = self.pretrained.preprocessing if self.pretrained else plain.default_preprocessing
-        preprocessing = Preprocessing.parse(text)
+        preprocessing = Preprocessing.parse(text).with_channels(self.channels)
         facts = Facts(
             self.variant,
             min(preprocessing.output_size),
@@ -161,8 +176,9 @@ class _Job:
         if self.recipe.image_size != min(preprocessing.output_size):
             preprocessing = preprocessing.with_size(self.recipe.image_size)
         self.preprocessing = preprocessing
+        _check_augmentation(self.recipe.augmentation)
         self._announce(reasons, resume)
-        train, pictures, findings = open_once(self.split.train, self.recipe.image_size, "RGB", self.listener)
+        train, pictures, findings = open_once(self.split.train, self.recipe.image_size, self.channels, self.listener)
         self.findings = (*self.split.findings, *findings)
         self._report_findings(train)
         self._record(train, resume)
@@ -176,7 +192,7 @@ class _Job:
         for finding in self.findings[:20]:
             self.listener.say(f"left out: {finding.path}: {finding.reason}")
         if len(self.findings) > 20:
-            self.listener.say(f"left out: {len(self.findings) - 20} more, all in {self.run / DATA}")
+            self.listener.say(f"left out: {len(self.findings) - 20} more, all in {self.run / RUN}")
 
     def _announce(self, reasons: dict[str, str], resume: bool) -> None:
         say, split = self.listener.say, self.split
@@ -186,6 +202,8 @@ class _Job:
         say(f"pictures: {len(split.train)} for training, {len(split.val)} for validation ({split.origin}){test}")
         start = self.pretrained.provenance["weights"] if self.pretrained else "fresh weights"
         say(f"start: {start}; preprocessing: {self.preprocessing}")
+        if self.channels == 1:
+            say("the pictures are grey: the network gets one channel")
         say("recipe (of the run that goes on):" if resume else "recipe:")
         for name, value in asdict(self.recipe).items():
             shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
@@ -193,7 +211,9 @@ class _Job:
 
     def _record(self, train: Sequence[Sample], resume: bool) -> None:
         self.fingerprint = fingerprint([*train, *self.split.val], self.data)
-        identity = json.dumps([self.variant, self.recipe.to_toml(), self.fingerprint, self.split.classes])
+        identity = json.dumps(
+            [self.variant, self.recipe.to_toml(), self.fingerprint, self.split.classes, str(self.preprocessing)]
+        )
         self.key = hashlib.sha256(identity.encode()).hexdigest()
         if resume:
             return
@@ -206,16 +226,23 @@ class _Job:
             "source": str(self.data.absolute()),
             "fingerprint": self.fingerprint,
             "model": self.variant,
+            "weights": self.weights,
+            "preprocessing": str(self.preprocessing),
             "classes": self.split.classes,
             "counts": {"train": len(train), "val": len(self.split.val), "test": len(self.split.test)},
             "validation": self.split.origin,
             "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
         }
-        write_atomically(self.run / DATA, json.dumps(facts, indent=2, ensure_ascii=False).encode())
+        write_atomically(self.run / RUN, json.dumps(facts, indent=2, ensure_ascii=False).encode())
 
     def _network(self, items: Sequence[tuple[Path, int]], pictures: Pictures, resume: bool) -> Network:
         torch.manual_seed(self.recipe.seed)
-        network = create_model(self.variant, num_classes=len(self.split.classes), dropout=self.recipe.dropout)
+        network = create_model(
+            self.variant,
+            num_classes=len(self.split.classes),
+            in_channels=self.channels,
+            dropout=self.recipe.dropout,
+        )
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.pretrained is not None:
             whole = self.pretrained.load_into(network)
@@ -311,7 +338,7 @@ class _Job:
     def _command(self) -> str:
         """The command that repeats the run: the whole recipe is in the run's folder."""
         words = ["taxonet", "train", str(self.data), "--model", self.variant, "--recipe", str(self.run / RECIPE)]
-        words += ["--weights", str(self.weights), "--out", f"{self.run}-again"]
+        words += ["--weights", self.weights, "--out", f"{self.run}-again"]
         return shlex.join(words)
 
     def _result(self, evaluation: Evaluation | None, test: Evaluation | None, interrupted: bool = False) -> TrainResult:
@@ -325,6 +352,25 @@ class _Job:
             self.findings,
             interrupted,
         )
+
+
+def _channels(samples: Sequence[Sample], looked_at: int = 64) -> int:
+    """1 where the pictures are grey (a sample of them is looked at), else 3."""
+    modes: set[str] = set()
+    for sample in samples[:: max(1, len(samples) // looked_at)]:
+        try:
+            modes.add(read_header(sample.path).mode)
+        except ImageError:  # it will be reported when it is opened
+            continue
+    return 1 if modes and modes <= GREY_MODES else 3
+
+
+def _check_augmentation(text: str) -> None:
+    """Every picture must come out in the same size."""
+    augmentation, rng = Augmentation.parse(text), np.random.default_rng(0)
+    sizes = {augmentation(PIL.Image.new("RGB", size), rng).shape for size in ((64, 48), (50, 90))}
+    if len(sizes) > 1:
+        raise UsageError(f"the augmentation '{text}' gives pictures of several sizes, it needs a crop to one size")
 
 
 def _headline(evaluation: Evaluation) -> dict[str, Any]:

@@ -1,0 +1,237 @@
+"""The parts of training: recipe, schedule, optimisers, average, checkpoint."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from taxonet.errors import DataError, UsageError
+from taxonet.networks import create_model
+from taxonet.networks.layers import batch_norms
+from taxonet.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from taxonet.training.choose import Facts, choose_recipe
+from taxonet.training.ema import MovingAverage
+from taxonet.training.loop import _batches, set_training_mode
+from taxonet.training.optimizers import RMSpropTF, make_optimizer, parameter_groups
+from taxonet.training.recipe import Recipe
+from taxonet.training.schedule import learning_rate
+
+# --- the recipe
+
+
+def test_a_recipe_survives_toml():
+    recipe = Recipe(
+        epochs=7, lr=1e-5, milestones=(0.25, 0.5), optimizer="adamw", augmentation='flip | erase(0.1)  # "ä"'
+    )
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("toml", "sentence"),
+    [
+        ("learning_rat = 0.1", "has no value 'learning_rat'"),
+        ("momentun = 0.1", "did you mean 'momentum'"),
+        ("epochs = 2.5", "epochs is 2.5, it must be a whole number"),
+        ("epochs = true", "epochs is True, it must be a whole number"),
+        ("epochs = 0", "epochs is 0, it must be from 1"),
+        ("lr = 'fast'", "lr is 'fast', it must be a number"),
+        ("lr = nan", "lr is nan"),
+        ("optimizer = 'adam'", "did you mean 'adamw'"),
+        ("nesterov = 1", "it must be true or false"),
+        ("milestones = [2]", "fractions from 0 to 1"),
+        ("momentum = 0.0", "nesterov needs a momentum"),
+        ("= 3", "not valid TOML"),
+    ],
+)
+def test_a_wrong_recipe_is_one_sentence(toml, sentence):
+    with pytest.raises(UsageError, match=sentence) as caught:
+        Recipe.from_toml(toml)
+    assert "\n" not in str(caught.value)
+
+
+FACTS = Facts("efficientnet_lite0", 224, 400, pretrained=True, norm_momentum=0.01)
+
+
+def test_the_default_recipe_follows_the_weights():
+    assert choose_recipe(None, FACTS, {})[0].name == "finetune"
+    recipe, reasons = choose_recipe(None, dataclasses.replace(FACTS, pretrained=False), {})
+    assert recipe.name == "scratch"
+    assert "no weights" in reasons["name"]
+
+
+def test_finetuning_a_small_set_keeps_the_statistics_and_a_large_one_does_not():
+    small, reasons = choose_recipe("finetune", FACTS, {})
+    large, _ = choose_recipe("finetune", dataclasses.replace(FACTS, pictures=200_000), {})
+    assert (small.norm_statistics, large.norm_statistics) == ("frozen", "train")
+    assert small.epochs > large.epochs
+    assert "400 pictures" in reasons["norm_statistics"]
+
+
+def test_values_of_the_user_win_and_lose_their_reason():
+    recipe, reasons = choose_recipe(None, FACTS, {"epochs": 3, "norm_statistics": "train", "lr": None})
+    assert (recipe.epochs, recipe.norm_statistics) == (3, "train")
+    assert "epochs" not in reasons
+
+
+def test_scratch_on_few_steps_lets_running_statistics_follow():
+    recipe, reasons = choose_recipe("scratch", dataclasses.replace(FACTS, variant="mobilenet_v3_small"), {})
+    assert recipe.norm_momentum == 0.1
+    assert "too few" in reasons["norm_momentum"]
+
+
+def test_the_paper_recipe_of_densenet_on_cifar():
+    facts = Facts("densenet_bc_100_12", 32, 50_000, pretrained=False, norm_momentum=0.1)
+    recipe, _ = choose_recipe("paper", facts, {})
+    assert (recipe.optimizer, recipe.nesterov, recipe.lr, recipe.batch_size, recipe.epochs) == (
+        "sgd",
+        True,
+        0.1,
+        64,
+        300,
+    )
+    assert recipe.decay_norm_and_bias
+    assert (recipe.weight_decay, recipe.milestones, recipe.gamma) == (1e-4, (0.5, 0.75), 0.1)
+    assert "random_crop(32, padding=4)" in recipe.augmentation
+
+
+def test_the_paper_recipe_scales_its_rate_with_a_smaller_batch():
+    facts = Facts("mobilenet_v3_small", 224, 100, pretrained=False, norm_momentum=0.01)
+    recipe, reasons = choose_recipe("paper", facts, {"epochs": 2})
+    assert recipe.optimizer == "rmsprop_tf"
+    assert recipe.batch_size == 100
+    assert recipe.lr == pytest.approx(0.1 * 100 / 4096)
+    assert "scaled with the batch" in reasons["lr"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "facts", "sentence"),
+    [
+        ("fintune", FACTS, "did you mean 'finetune'"),
+        ("finetune", dataclasses.replace(FACTS, pretrained=False), "needs weights"),
+        ("nowhere.toml", FACTS, "cannot be read"),
+    ],
+)
+def test_an_unknown_recipe_is_one_sentence(wanted, facts, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        choose_recipe(wanted, facts, {})
+
+
+# --- the schedule
+
+
+def test_schedules():
+    step = Recipe(epochs=300, lr=0.1, schedule="step", milestones=(0.5, 0.75), gamma=0.1)
+    rates = [learning_rate(step, epoch) for epoch in (0, 149.99, 150, 224.9, 225, 299)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    cosine = Recipe(epochs=10, lr=1.0, schedule="cosine", warmup_epochs=2)
+    assert learning_rate(cosine, 1) == pytest.approx(0.5)
+    assert learning_rate(cosine, 2) == pytest.approx(1.0)
+    assert learning_rate(cosine, 6) == pytest.approx(0.5)
+    assert learning_rate(cosine, 0) > 0
+    decay = Recipe(epochs=10, lr=1.0, schedule="exponential", decay_rate=0.9, decay_epochs=2.0)
+    assert learning_rate(decay, 5.5) == pytest.approx(0.81)
+
+
+# --- optimisers
+
+
+def test_rmsprop_is_tensorflows():
+    """The recursion of TensorFlow's RMSProp with momentum, done by hand for one weight."""
+    weight = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    optimizer = RMSpropTF([weight], lr=0.1, alpha=0.9, eps=1e-3, momentum=0.8)
+    square, buffer, expected = 1.0, 0.0, 1.0
+    for rate in (0.1, 0.1, 0.05):
+        optimizer.param_groups[0]["lr"] = rate
+        gradient = 3 * expected**2
+        square = 0.9 * square + 0.1 * gradient**2
+        buffer = 0.8 * buffer + rate * gradient / (square + 1e-3) ** 0.5
+        expected -= buffer
+        optimizer.zero_grad()
+        (weight**3).sum().backward()
+        optimizer.step()
+        assert weight.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_weight_decay_spares_what_the_recipe_spares():
+    network = create_model("mobilenet_v2_035")
+    depthwise = {id(m.weight) for m in network.modules() if isinstance(m, nn.Conv2d) and m.groups > 1}
+    norms = {id(p) for m in batch_norms(network) for p in m.parameters()}
+    free = {id(p) for p in parameter_groups(network, Recipe(decay_depthwise=False))[1]["params"]}
+    assert free == depthwise | norms | {id(network.classifier.bias)}
+    everything = parameter_groups(network, Recipe(decay_norm_and_bias=True, decay_depthwise=True))
+    assert len(everything) == 1
+    assert len(everything[0]["params"]) == len(list(network.parameters()))
+
+
+# --- average, modes, order, checkpoint
+
+
+def test_moving_average():
+    network = create_model("densenet_bc_22_12")
+    average = MovingAverage(network, decay=0.5)
+    start = network.classifier.weight.detach().clone()
+    with torch.no_grad():
+        network.classifier.weight.add_(1.0)
+    average.update(network, step=10_000)
+    assert torch.allclose(average.network.classifier.weight, start + 0.5)
+
+
+def test_frozen_statistics_do_not_move_and_trained_ones_do():
+    for word, moves in (("frozen", False), ("train", True)):
+        network = create_model("densenet_bc_22_12")
+        set_training_mode(network, Recipe(norm_statistics=word, norm_momentum=0.3))
+        before = batch_norms(network)[0].running_mean.clone()
+        network(torch.randn(2, 3, 16, 16))
+        assert torch.equal(before, batch_norms(network)[0].running_mean) is not moves
+        assert network.training
+        assert batch_norms(network)[0].momentum == 0.3
+
+
+@pytest.mark.parametrize(("count", "size"), [(33, 32), (432, 32), (5, 8), (64, 32)])
+def test_batches_hold_every_picture_once_and_leave_no_tail(count, size):
+    batches = _batches(count, Recipe(batch_size=size), epoch=2)
+    assert sorted(int(i) for batch in batches for i in batch) == list(range(count))
+    assert max(map(len, batches)) <= size
+    assert max(map(len, batches)) - min(map(len, batches)) <= 1
+    again = _batches(count, Recipe(batch_size=size), epoch=2)
+    other = _batches(count, Recipe(batch_size=size), epoch=3)
+    assert all((a == b).all() for a, b in zip(batches, again, strict=True))
+    assert any((a != b).any() for a, b in zip(batches, other, strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop_tf"])
+def test_a_checkpoint_brings_everything_back(tmp_path, optimizer):
+    def make():
+        torch.manual_seed(0)
+        network = create_model("densenet_bc_22_12", num_classes=3)
+        return network, make_optimizer(network, Recipe(optimizer=optimizer, lr=0.01))
+
+    def step(network, optimizer, seed):
+        optimizer.zero_grad()
+        network(torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(seed))).logsumexp(1).sum().backward()
+        optimizer.step()
+
+    network, first = make()
+    step(network, first, 1)
+    save_checkpoint(tmp_path, Position(epoch=2, step=5, loss_sum=1.25), {"network": network}, first, "key")
+    step(network, first, 2)
+    restored, second = make()
+    position = load_checkpoint(tmp_path, {"network": restored}, second, "key")
+    assert position == Position(epoch=2, step=5, loss_sum=1.25)
+    step(restored, second, 2)
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, restored.state_dict()[key]), key
+
+
+def test_a_foreign_or_broken_checkpoint_is_refused(tmp_path):
+    network = create_model("densenet_bc_22_12")
+    optimizer = make_optimizer(network, Recipe())
+    assert load_checkpoint(tmp_path, {"network": network}, optimizer, "key") is None
+    save_checkpoint(tmp_path, Position(), {"network": network}, optimizer, "key")
+    with pytest.raises(DataError, match="another recipe"):
+        load_checkpoint(tmp_path, {"network": network}, optimizer, "other")
+    path = tmp_path / "last" / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match="is not a checkpoint"):
+        load_checkpoint(tmp_path, {"network": network}, optimizer, "key")

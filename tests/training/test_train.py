@@ -1,0 +1,259 @@
+"""Whole runs on real files: what a user gets from `taxonet train`."""
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.training.conftest import COLOURS, QUICK, write_colours
+
+import taxonet
+from taxonet.errors import DataError, TrainingError, UsageError
+from taxonet.training.recipe import read_recipe
+from taxonet.weights.bundle import read_info, read_tensors
+
+
+@pytest.fixture(scope="module")
+def run(colours, tmp_path_factory):
+    return taxonet.train(colours, out=tmp_path_factory.mktemp("runs") / "first", **QUICK)
+
+
+def log_of(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_its_files(run):
+    assert {p.name for p in run.run.iterdir()} >= {
+        "recipe.toml",
+        "log.jsonl",
+        "last",
+        "model.safetensors",
+        "report.html",
+        "train.csv",
+        "val.csv",
+        "run.json",
+    }
+    assert read_recipe(run.run / "recipe.toml") == run.recipe
+    log = log_of(run.run)
+    assert [line["epoch"] for line in log] == [1, 2, 3]
+    assert log[-1]["train_loss"] < log[0]["train_loss"]
+    assert run.validation.metrics.top1 > 0.9
+
+
+def test_evaluate_and_predict_agree_with_the_log_exactly(run):
+    again = taxonet.evaluate(run.bundle, run.run / "val.csv")
+    last = log_of(run.run)[-1]
+    assert again.metrics.top1 == last["val_top1"] == run.validation.metrics.top1
+    assert again.metrics.log_loss == last["val_loss"]
+    assert read_info(run.bundle).metrics["validation"]["top1"] == last["val_top1"]
+    with (run.run / "val.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    answers = taxonet.load(run.bundle).predict([row["path"] for row in rows])
+    right = [answer.label == row["label"] for answer, row in zip(answers, rows, strict=True)]
+    assert sum(right) / len(right) == last["val_top1"]
+
+
+def test_the_split_is_stratified_recorded_and_disjoint(run, colours):
+    tables = {}
+    for name in ("train", "val"):
+        with (run.run / f"{name}.csv").open() as file:
+            tables[name] = list(csv.DictReader(file))
+    assert not {r["path"] for r in tables["train"]} & {r["path"] for r in tables["val"]}
+    assert [sum(r["label"] == c for r in tables["val"]) for c in sorted(COLOURS)] == [4, 4, 4]
+    data = json.loads((run.run / "run.json").read_text())
+    assert data["counts"] == {"train": 48, "val": 12, "test": 0}
+    assert "seed 0" in data["validation"]
+
+
+def test_the_bundle_says_where_it_came_from(run):
+    info = read_info(run.bundle)
+    assert info.classes == ("blue", "green", "red")
+    assert info.provenance["recipe"]["epochs"] == 3
+    assert info.provenance["versions"]["taxonet"] == taxonet.__version__
+    assert info.provenance["parent"] is None
+    assert "center_crop(16)" in info.preprocessing
+
+
+def test_the_report_shows_the_run_and_loads_nothing_from_elsewhere(run):
+    page = run.report.read_text()
+    for word in ("densenet_bc_22_12", "blue", "95 %", "confusion", "taxonet train", "stratified", "<svg"):
+        assert word in page
+    assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page)
+
+
+def test_the_same_command_gives_the_same_bits(run, colours, tmp_path):
+    again = taxonet.train(colours, out=tmp_path / "again", **QUICK)
+    first, second = read_tensors(run.bundle), read_tensors(again.bundle)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    other = taxonet.train(colours, out=tmp_path / "other", seed=1, **{**QUICK, "epochs": 1})
+    assert any(not torch.equal(first[key], value) for key, value in read_tensors(other.bundle).items())
+
+
+def test_the_recipe_of_a_run_repeats_it(run, colours, tmp_path):
+    again = taxonet.train(colours, out=tmp_path / "again", model=QUICK["model"], recipe=run.run / "recipe.toml")
+    first, second = read_tensors(run.bundle), read_tensors(again.bundle)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def command(data, out, *more):
+    words = [
+        "train",
+        data,
+        "--model",
+        QUICK["model"],
+        "--out",
+        out,
+        "--image-size",
+        16,
+        "--batch-size",
+        16,
+        "--lr",
+        0.1,
+    ]
+    return [sys.executable, "-m", "taxonet", *map(str, words), *map(str, more)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_anywhere_and_resumed_is_the_run_that_was_never_stopped(colours, tmp_path, number):
+    options = ["--epochs", 4, "--ema-decay", 0.9, "--dropout", 0.1]
+    whole = subprocess.run(command(colours, tmp_path / "whole", *options), capture_output=True, text=True, check=False)
+    assert whole.returncode == 0, whole.stderr
+    process = subprocess.Popen(command(colours, tmp_path / "cut", *options), stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("epoch   2/4"):
+            process.send_signal(number)
+            break
+    rest = process.stderr.read()
+    assert process.wait() == 130
+    assert "--resume" in rest
+    assert "Traceback" not in rest
+    assert not (tmp_path / "cut" / "model.safetensors").exists()
+    again = subprocess.run(command(colours, tmp_path / "cut", "--resume"), capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    first = read_tensors(tmp_path / "whole" / "model.safetensors")
+    second = read_tensors(tmp_path / "cut" / "model.safetensors")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    figures = ("epoch", "train_loss", "train_top1", "val_loss", "val_top1", "lr")
+    lines = [[{k: line[k] for k in figures} for line in log_of(tmp_path / name)] for name in ("whole", "cut")]
+    assert lines[0] == lines[1]
+
+
+def test_resume_after_the_end_changes_nothing(run, colours, tmp_path):
+    before = read_tensors(run.bundle)
+    result = taxonet.train(colours, out=run.run, resume=True, model=QUICK["model"])
+    assert not result.interrupted
+    after = read_tensors(run.bundle)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert len(log_of(run.run)) == 3
+
+
+# --- data as users have it
+
+
+def test_own_splits_and_labels_by_name(tmp_path):
+    """A validation folder that lacks a class, another that has one more: nothing is renumbered."""
+    write_colours(tmp_path / "train", 12)
+    write_colours(tmp_path / "val", 4, seed=1)
+    write_colours(tmp_path / "test", 3, seed=2)
+    for file in (tmp_path / "val" / "blue").iterdir():
+        file.unlink()
+    (tmp_path / "val" / "blue").rmdir()
+    (tmp_path / "val" / "anthracite").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "val" / "anthracite" / "0.png")
+    result = taxonet.train(tmp_path, out=tmp_path / "run", **QUICK)
+    assert result.validation.metrics.n == 8
+    assert result.validation.metrics.top1 > 0.9
+    scores = {s.label: s for s in result.validation.metrics.per_class}
+    assert (scores["blue"].n, scores["blue"].recall) == (0, None)
+    assert [f.path.endswith("0.png") and "no class 'anthracite'" in f.reason for f in result.findings] == [True]
+    assert result.test.metrics.n == 9
+
+
+def test_broken_pictures_are_left_out_and_listed(tmp_path):
+    data = write_colours(tmp_path / "data", 10)
+    (data / "red" / "000.png").write_bytes((data / "red" / "001.png").read_bytes()[:300])
+    (data / "red" / "zzz.jpg").write_bytes(b"")
+    (data / "green" / "notes.txt").write_text("x")
+    result = taxonet.train(data, out=tmp_path / "run", **{**QUICK, "epochs": 1, "val_fraction": 0.3})
+    named = {f.path.rsplit("/", 1)[-1] for f in result.findings}
+    assert named == {"000.png", "zzz.jpg", "notes.txt"}
+    listed = json.loads((tmp_path / "run" / "run.json").read_text())["excluded"]
+    assert len(listed) >= 1
+    assert "zzz.jpg" in result.report.read_text()
+
+
+def test_grey_pictures_get_a_network_of_one_channel(tmp_path):
+    for label, level in (("dark", 60), ("light", 190)):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        rng = np.random.default_rng(level)
+        for number in range(10):
+            pixels = np.clip(rng.normal(level, 30, (16, 16)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{number}.png")
+    result = taxonet.train(tmp_path / "data", out=tmp_path / "run", **QUICK)
+    info = read_info(result.bundle)
+    assert info.in_channels == 1
+    assert "grey" in info.preprocessing
+    assert taxonet.load(result.bundle).predict(Image.new("RGB", (30, 20), (20, 20, 20)))[0].label == "dark"
+
+
+def test_finetuning_starts_from_weights_and_leaves_a_fitting_classifier(run, colours, tmp_path):
+    """From a bundle with the same classes nothing is thrown away: the first validation is as good as the last."""
+    result = taxonet.train(colours, out=tmp_path / "tuned", weights=run.bundle, **{**QUICK, "lr": 1e-6, "epochs": 1})
+    assert result.recipe.name == "finetune"
+    assert log_of(result.run)[0]["val_top1"] == run.validation.metrics.top1
+    assert read_info(result.bundle).provenance["parent"]["weights"] == "model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "sentence"),
+    [
+        ({"model": "densnet121"}, UsageError, "did you mean 'densenet121'"),
+        ({"epoch": 3}, UsageError, "did you mean 'epochs'"),
+        ({"weights": "nowhere.pth"}, UsageError, "does not exist"),
+        ({"recipe": "scrach"}, UsageError, "did you mean 'scratch'"),
+        ({"augmentation": "flip | random_resize_crop(16)"}, UsageError, "did you mean 'random_resized_crop'"),
+        ({"data": "nowhere"}, DataError, "does not exist"),
+        ({"resume": True}, UsageError, "no run to resume"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence_and_leave_no_run(colours, tmp_path, arguments, kind, sentence):
+    words = {"data": colours, "out": tmp_path / "run", **QUICK, **arguments}
+    with pytest.raises(kind, match=sentence) as caught:
+        taxonet.train(words.pop("data"), **words)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_cannot_be_used(tmp_path):
+    (tmp_path / "empty").mkdir()
+    one = tmp_path / "one"
+    write_colours(one, 3)
+    for label in ("red", "green"):
+        for file in (one / label).iterdir():
+            file.unlink()
+        (one / label).rmdir()
+    for data, sentence in ((tmp_path / "empty", "no pictures"), (one, "one class")):
+        with pytest.raises(DataError, match=sentence):
+            taxonet.train(data, out=tmp_path / "run", **QUICK)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(run, colours):
+    with pytest.raises(UsageError, match="--resume"):
+        taxonet.train(colours, out=run.run, **QUICK)
+
+
+def test_resume_on_other_data_is_refused(run, tmp_path):
+    other = write_colours(tmp_path / "other", 5, seed=9)
+    with pytest.raises(DataError, match="another recipe, model or data"):
+        taxonet.train(other, out=run.run, resume=True, model=QUICK["model"])
+
+
+def test_a_diverging_run_says_what_to_do(colours, tmp_path):
+    with pytest.raises(TrainingError, match="lower lr"):
+        taxonet.train(colours, out=tmp_path / "run", **{**QUICK, "lr": 1000.0, "epochs": 3, "optimizer": "sgd"})
