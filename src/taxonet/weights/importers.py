@@ -55,7 +55,7 @@ def torchvision_mobilenet_v3(network: Network) -> Iterator[str]:
 def torchvision_densenet(network: Network) -> Iterator[str]:
     """torchvision's and timm's DenseNets: `features.denseblockN.denselayerM.conv1`."""
     yield "features.conv0"
-    if len(network.body.stem) > 1:  # the CIFAR nets have a bare convolution
+    if hasattr(network.body.stem, "norm"):  # the CIFAR nets have a bare convolution
         yield "features.norm0"
     blocks = [m for m in network.body.children() if isinstance(m, DenseBlock)]
     for b, block in enumerate(blocks, start=1):
