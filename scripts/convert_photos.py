@@ -25,9 +25,7 @@ PHOTOS = {  # name: SHA-256 of the original PNG, the comment kept in the JPEG
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--source", type=Path, required=True, metavar="DIR", help="scikit-image's data folder"
-    )
+    parser.add_argument("--source", type=Path, required=True, metavar="DIR", help="scikit-image's data folder")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the two photos go")
     arguments = parser.parse_args()
 

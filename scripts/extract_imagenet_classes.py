@@ -29,9 +29,7 @@ def main() -> None:
     with zipfile.ZipFile(arguments.wheel) as wheel:
         names = categories(wheel.read("torchvision/models/_meta.py").decode("utf-8"))
     if len(names) != 1000 or len(set(names)) != 1000:
-        raise SystemExit(
-            f"expected 1000 different names, found {len(names)} with {len(set(names))} different"
-        )
+        raise SystemExit(f"expected 1000 different names, found {len(names)} with {len(set(names))} different")
     if any(name != name.strip() or not name.isprintable() for name in names):
         raise SystemExit("a name has stray space or control characters")
     arguments.out.mkdir(parents=True, exist_ok=True)

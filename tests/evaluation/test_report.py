@@ -123,7 +123,7 @@ def test_mistakes_are_shown_the_surest_first(report, tmp_path, pictures):
     for data in shown:
         with Image.open(io.BytesIO(base64.b64decode(data))) as image:
             assert (image.format, image.size) == ("JPEG", (160, 48))
-    assert [m for m in re.findall(r"<small>([^<]*)</small>", source)] == ["2.png", "1.png"]
+    assert re.findall(r"<small>([^<]*)</small>", source) == ["2.png", "1.png"]
     assert "The 2 surest of 2 wrong answers" in source
 
 

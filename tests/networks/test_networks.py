@@ -198,7 +198,7 @@ def test_memory_efficient_keeps_less_for_the_backward_pass():
 
     # 16 layers a block: concatenations, norms and ReLUs are most of what the naive form keeps; inputs of the
     # recomputation are counted once a use here, though they share their memory
-    assert saved_bytes(True) < 0.5 * saved_bytes(False)
+    assert saved_bytes(True) < 0.6 * saved_bytes(False)
 
 
 def test_memory_efficient_with_dropout_draws_the_same_masks():

@@ -199,7 +199,8 @@ def test_grey_pictures_get_a_network_of_one_channel(tmp_path):
     info = read_info(result.bundle)
     assert info.in_channels == 1
     assert "grey" in info.preprocessing
-    assert taxonet.load(result.bundle).predict(Image.new("RGB", (30, 20), (20, 20, 20)))[0].label == "dark"
+    colour = Image.open(tmp_path / "data" / "dark" / "0.png").convert("RGB")
+    assert taxonet.load(result.bundle).predict(colour)[0].label == "dark"
 
 
 def test_finetuning_starts_from_weights_and_leaves_a_fitting_classifier(run, colours, tmp_path):

@@ -94,7 +94,10 @@ def test_the_tensors_need_nothing_of_taxonet(small_bundle):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda f: f["model"].update(variant="densenet_bc_22_13"), r"no network called .*did you mean 'densenet_bc_22_12'"),
+        (
+            lambda f: f["model"].update(variant="densenet_bc_22_13"),
+            r"no network called .*did you mean 'densenet_bc_22_12'",
+        ),
         (lambda f: f["model"].update(variant="mobilenet_v2"), r"the tensor .* is missing \(and \d+ more\)"),
         (lambda f: f["model"].update(variant="densenet_bc_40_12"), r"the tensor .* is missing \(and \d+ more\)"),
         (lambda f: f["model"]["options"].update(dropuot=0.1), r"has no option 'dropuot'; did you mean 'dropout'"),
@@ -104,7 +107,10 @@ def test_the_tensors_need_nothing_of_taxonet(small_bundle):
         (lambda f: f["model"]["options"].update(in_channels=1), r"stem.conv.weight' has the shape \(24, 3, 3, 3\)"),
         (lambda f: f["model"]["options"].update(in_channels=4000), r"in_channels is 4000, it must be"),
         (lambda f: f["model"]["options"].update(num_classes=3), r"model.options.num_classes' must be left out"),
-        (lambda f: f["classes"].append("violet"), r"classifier.weight' has the shape \(3, \d+\), and the network has \(4"),
+        (
+            lambda f: f["classes"].append("violet"),
+            r"classifier.weight' has the shape \(3, \d+\), and the network has \(4",
+        ),
         (lambda f: f["classes"].append("red"), r"'classes' holds 'red' twice"),
         (lambda f: f.update(schema=2), r"written by a newer Taxonet"),
         (lambda f: f.update(colour="blue"), r"unknown key 'colour'"),
@@ -221,7 +227,7 @@ def test_names_that_lead_nowhere(name, error, sentence):
 def test_a_folder_is_no_model_and_hides_none(tmp_path, monkeypatch, small_bundle):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
-    with pytest.raises(BundleError, match="it is a folder, not a file$"):
+    with pytest.raises(BundleError, match=r"it is a folder, not a file$"):
         open_model("run")
     (tmp_path / "run" / "model.safetensors").write_bytes(small_bundle.read_bytes())
     with pytest.raises(BundleError, match=r"it is a folder, not a file; did you mean 'run/model.safetensors'\?$"):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from taxonet.data import ClassIndex, Finding, Sample, read_data, sort_by_known
 from taxonet.data.sources import WHOLE
-from taxonet.errors import DataError
+from taxonet.errors import BundleError, DataError
 from taxonet.evaluation.metrics import Metrics, measure
 from taxonet.inference import Classifier, load
 
@@ -102,6 +102,8 @@ def _summary(
     index: ClassIndex,
     findings: list[Finding],
 ) -> Evaluation:
+    if not np.isfinite(probabilities).all():
+        raise BundleError("the model answers with NaN, its weights are broken")
     targets = [index[sample.label] for sample in scored]
     answers = probabilities.argmax(axis=1)
     outcomes = tuple(

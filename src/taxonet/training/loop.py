@@ -183,9 +183,7 @@ def _step(training: Training, images: Tensor, labels: Tensor, steps: int) -> Non
     logits = training.network(images.contiguous(memory_format=torch.channels_last))
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     if not torch.isfinite(loss):
-        raise TrainingError(
-            f"the loss is {loss.item()} in epoch {position.epoch + 1}, try a lower lr than {recipe.lr:g}"
-        )
+        raise _diverged(training, f"the loss is {loss.item()}")
     training.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     training.optimizer.step()
@@ -198,8 +196,15 @@ def _step(training: Training, images: Tensor, labels: Tensor, steps: int) -> Non
     position.seen += len(labels)
 
 
+def _diverged(training: Training, what: str) -> TrainingError:
+    epoch, rate = training.position.epoch + 1, training.recipe.lr
+    return TrainingError(f"training diverged in epoch {epoch}: {what}; try a lower lr than {rate:g}")
+
+
 def _finish_epoch(training: Training) -> Evaluation:
     position = training.position
+    if not all(torch.isfinite(value).all() for value in training.result.state_dict().values()):
+        raise _diverged(training, "the weights are not finite")
     training.listener.start(f"validation {position.epoch + 1}/{training.recipe.epochs}", len(training.val))
     classifier = training.classifier(training.result)
     evaluation = evaluate_samples(classifier, training.val, lambda done, _: training.listener.advance(done))
