@@ -211,6 +211,16 @@ def test_finetuning_starts_from_weights_and_leaves_a_fitting_classifier(run, col
     assert read_info(result.bundle).provenance["parent"]["weights"] == "model.safetensors"
 
 
+def test_weights_of_as_many_other_classes_do_not_lend_their_classifier(run, colours, tmp_path):
+    """blue, green and red become c, a and b: the old classifier would name each wrongly."""
+    for label, name in zip(sorted(COLOURS), "cab", strict=True):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / name).symlink_to(colours / label)
+    options = {**QUICK, "lr": 1e-6, "epochs": 1}
+    result = taxonet.train(tmp_path / "data", out=tmp_path / "run", weights=run.bundle, **options)
+    assert result.validation.metrics.top1 > 0.9
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "sentence"),
     [

@@ -181,7 +181,7 @@ def test_a_torchvision_checkpoint_to_start_from(tmp_path, wrapper):
     assert found.provenance["layout"] == "torchvision"
 
     fresh = create_model("mobilenet_v2_035", num_classes=3)
-    assert found.load_into(fresh) is False
+    assert found.load_into(fresh, tuple("abc")) is False
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert fresh.eval().forward_features(images).equal(network.eval().forward_features(images))

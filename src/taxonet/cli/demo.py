@@ -27,14 +27,15 @@ def demo(*, out: Path = Path("taxonet-demo"), epochs: int = EPOCHS) -> int:
     from taxonet.training import train
 
     started = time.monotonic()
+    run = out / "run"
+    _clear(run)
     print("1. two photos, EfficientNet-Lite0 with its ImageNet weights\n")
     answers = predict(photo_paths(), model="efficientnet_lite0", top=3)
     for answer in answers:
         names = ", ".join(f"{p.label} {p.probability:.2f}" for p in answer.predictions)
         print(f"   {Path(str(answer.path)).name:<12} {names}")
 
-    data, run = write_fashion_mnist(out / "fashion-mnist"), out / "run"
-    _clear(run)
+    data = write_fashion_mnist(out / "fashion-mnist")
     print(f"\n2. a {MODEL} trained from scratch on 2,000 pictures of clothes ({data})\n", flush=True)
     result = train(data, model=MODEL, out=run, epochs=epochs, image_size=28, batch_size=50, progress=True)
     if result.interrupted:

@@ -107,11 +107,11 @@ def train(
     variant = find(before.get("model", model or DEFAULT_MODEL)).name
     if resume and model is not None and find(model).name != variant:
         raise UsageError(f"the run in {run} trains {variant}, not {model}")
-    if keep_memory and keep_freed_memory():
-        listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
     stored = read_recipe(run / RECIPE) if resume else None
     seed, fraction = _split_values(recipe, overrides, stored)
     split = split_data(data, fraction, seed)
+    if keep_memory and keep_freed_memory():  # before the first tensor
+        listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
     job = _Job(Path(data), run, variant, split, before.get("weights", str(weights)), listener)
     return job.work(stored or recipe, {} if stored else overrides, resume)
 
@@ -245,7 +245,7 @@ class _Job:
         )
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.pretrained is not None:
-            whole = self.pretrained.load_into(network)
+            whole = self.pretrained.load_into(network, self.split.classes)
             if self.recipe.head_first and not whole and not resume:
                 accuracy = fit_head(network, self.preprocessing, pictures, items, self.recipe.seed, self.listener)
                 self.listener.say(f"head: logistic regression on the frozen features, training top-1 {accuracy:.3f}")

@@ -63,13 +63,12 @@ def _open_bundle(path: Path) -> tuple[BundleInfo, Network]:
     info = read_info(path)
     try:
         with torch.device("meta"):  # nothing is allocated before the tensors are known to fit
-            empty = create_model(info.variant, **info.create_options)
-        check_state(tensor_specs(path), specs_of(empty.state_dict()))
-        _check_preprocessing(info, empty)
+            network = create_model(info.variant, **info.create_options)
+        check_state(tensor_specs(path), specs_of(network.state_dict()))
+        _check_preprocessing(info, network)
     except (BundleError, UsageError, TypeError) as error:
         raise BundleError(f"{path}: {error}") from error
-    network = create_model(info.variant, **info.create_options)
-    network.load_state_dict(read_tensors(path), strict=True)
+    network.load_state_dict(read_tensors(path), strict=True, assign=True)
     return info, network.eval()
 
 
@@ -104,16 +103,25 @@ def _open_entry(entry: Entry) -> tuple[BundleInfo, Network]:
 class Pretrained:
     """Weights to start from: a state that fits `variant`, how pictures were prepared for it, where it came from."""
 
-    def __init__(self, state: Mapping[str, torch.Tensor], preprocessing: str, provenance: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        state: Mapping[str, torch.Tensor],
+        preprocessing: str,
+        provenance: Mapping[str, str],
+        classes: tuple[str, ...] | None = None,
+    ) -> None:
         self.state = dict(state)
         self.preprocessing = preprocessing
         self.provenance = dict(provenance)
+        self.classes = classes  # None where the source does not say
 
-    def load_into(self, network: Network) -> bool:
-        """Load everything that fits; False when the classifier was left fresh, its classes being others."""
+    def load_into(self, network: Network, classes: tuple[str, ...]) -> bool:
+        """Load the weights; False when the classifier was left fresh because it was trained for other classes."""
         own = network.state_dict()
         fits = {key: value for key, value in self.state.items() if value.shape == own[key].shape}
         head = {"classifier.weight", "classifier.bias"}
+        if self.classes != classes:  # the same number of other classes is no fit: labels travel by name
+            fits = {key: value for key, value in fits.items() if key not in head}
         missing = set(own) - set(fits)
         if missing - head:
             key = sorted(missing - head)[0]
@@ -145,7 +153,8 @@ def find_pretrained(variant: str, weights: str | os.PathLike[str], in_channels: 
             return None
         network = create_model(variant)
         _, state = convert(entry.state(), network, find(variant).family)
-        return Pretrained(state, entry.preprocessing, {"weights": entry.name, "sha256": entry.sha256})
+        source = {"weights": entry.name, "sha256": entry.sha256}
+        return Pretrained(state, entry.preprocessing, source, entry.info().classes)
     return _pretrained_from_file(variant, Path(weights))
 
 
@@ -161,14 +170,16 @@ def _pretrained_from_file(variant: str, path: Path) -> Pretrained:
     preprocessing = network.default_preprocessing
     if layout == "torchvision":
         preprocessing = TORCHVISION_PREPROCESSING
-    elif layout == "taxonet" and path.suffix == ".safetensors":
-        preprocessing = _bundle_preprocessing(path) or preprocessing
-    return Pretrained(state, preprocessing, {"weights": path.name, "layout": layout, "sha256": sha256_of(path)})
+    info = _bundle_info(path) if layout == "taxonet" and path.suffix == ".safetensors" else None
+    source = {"weights": path.name, "layout": layout, "sha256": sha256_of(path)}
+    if info is not None:
+        return Pretrained(state, info.preprocessing, source, info.classes)
+    return Pretrained(state, preprocessing, source)
 
 
-def _bundle_preprocessing(path: Path) -> str | None:
+def _bundle_info(path: Path) -> BundleInfo | None:
     try:
-        return read_info(path).preprocessing
+        return read_info(path)
     except BundleError:  # a plain safetensors file says nothing about its pictures
         return None
 

@@ -1,0 +1,51 @@
+"""`taxonet info`: the facts of a network, as text and as JSON."""
+
+import json
+
+import pytest
+
+from taxonet.cli.app import main
+from taxonet.sheets import families, load_sheet
+
+SMALLEST = {
+    family: min(load_sheet(family).variants.values(), key=lambda facts: facts.params).name for family in families()
+}
+
+
+@pytest.mark.parametrize("name", SMALLEST.values())
+def test_json(name, capsys):
+    assert main(["info", name, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    facts = json.loads(captured.out)
+    assert {"name", "family", "params", "macs", "input_size", "paper", "divergences"} <= facts.keys()
+    sheet = load_sheet(facts["family"])
+    assert facts["name"] == name
+    assert facts["params"] == sheet.variants[name].params
+    assert facts["macs"] == pytest.approx(sheet.variants[name].macs, rel=1e-3)
+    assert facts["input_size"] == sheet.variants[name].input_size
+    assert facts["paper"]["title"] == sheet.paper.title
+    assert [d["topic"] for d in facts["divergences"]] == [d.topic for d in sheet.divergences]
+    assert facts["preprocessing"].endswith(")")
+
+
+def test_text(capsys):
+    assert main(["info", "densenet121"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    lines = captured.out.splitlines()
+    assert lines[0] == "densenet121  (densenet)"
+    facts = dict(line.split(maxsplit=1) for line in lines[1:40] if line and not line.startswith(" ") and " " in line)
+    assert facts["parameters"] == "7,978,856"
+    assert facts["multiply-adds"].startswith("2.83 G  (Conv2d and Linear, one image of 224×224)")
+    assert facts["preprocessing"].startswith("exif | rgb | resize(256, bicubic) | center_crop(224)")
+    assert "memory_efficient=False" in facts["options"]
+    assert "Densely Connected Convolutional Networks" in captured.out
+    assert "where paper, authors' code and ports differ" in captured.out
+
+
+def test_another_library_s_spelling_and_the_weights(capsys):
+    assert main(["info", "tf_efficientnet_lite0", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["name"] == "efficientnet_lite0"
+    assert facts["pretrained"] == ["efficientnet_lite0.tpu_in1k"]
