@@ -15,6 +15,7 @@ NAMED = ("finetune", "scratch", "paper")
 SMALL_SET = 5_000  # below this the statistics of a pretrained network are better than the set's own
 SMALL_MAP = 96  # pixels; such pictures are shifted, not cropped and enlarged
 LARGEST_BATCH = 256
+MANY_STEPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def _scratch(facts: Facts, size: int, reasons: dict[str, str]) -> dict[str, Any]
         "augmentation": shift if small_map else crop,
         "norm_momentum": momentum,
         "label_smoothing": 0.0 if small_map else 0.1,
+        "ema_decay": 0.98 if steps < MANY_STEPS else 0.999,
         "optimizer": "sgd",
         "lr": 0.05,
         "nesterov": True,
