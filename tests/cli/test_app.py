@@ -116,13 +116,17 @@ def test_python_m_is_the_command():
     assert (ran.returncode, ran.stderr) == (2, "taxonet: there is no verb 'modles'; did you mean 'models'?\n")
 
 
-def test_a_reader_that_has_gone_is_no_error():
-    """As in `taxonet models | head -1`."""
+@pytest.mark.parametrize("pattern", ["*", "densenet121"])
+def test_a_reader_that_has_gone_is_no_error(pattern):
+    """As in `taxonet models | head -1`, with output buffered as usual."""
     read_end, write_end = os.pipe()
     os.close(read_end)
     script = Path(sys.executable).with_name("taxonet")
+    usual = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     with os.fdopen(write_end, "wb") as closed:
-        ran = subprocess.run([script, "models"], stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
+        ran = subprocess.run(
+            [script, "models", pattern], stdout=closed, stderr=subprocess.PIPE, text=True, check=False, env=usual
+        )
     assert (ran.returncode, ran.stderr) == (0, "")
 
 

@@ -34,7 +34,7 @@ def test_text(evaluate, fill, tmp_path):
     status, out, err = evaluate(fill(tmp_path / "test", red=3, blue=1).parent)
     assert (status, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0] == "pictures    4  (split: test)" or lines[0] == "pictures    4  (split: all)"
+    assert lines[0] == "pictures    4  (split: test)"
     assert lines[1].startswith("top-1       1.0000  (95 % interval 0.5101 to 1.0000)")
     assert ["red", "3", "1.000", "1.000", "1.000"] in [line.split() for line in lines]
     assert "without pictures: green (1 classes)" in out

@@ -61,7 +61,8 @@ def test_wrong_words(words, sentence, capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("5000000", 5_000_000), ("5M", 5_000_000), ("1.5g", 1_500_000_000), ("2 b", 2 * 10**9), ("7k", 7000)]
+    ("text", "count"),
+    [("5000000", 5_000_000), ("5M", 5_000_000), ("1.5g", 1_500_000_000), ("2 b", 2 * 10**9), ("7k", 7000)],
 )
 def test_counts_are_read(text, count):
     from taxonet.cli.output import parse_count

@@ -112,7 +112,11 @@ def test_a_file_name_that_is_no_text(predict, photos):
     ("words", "status", "sentence"),
     [
         (["a.png", "--top", "0"], 2, "top is 0, it must be at least 1"),
-        (["a.png", "--engine", "tourch"], 2, "there is no engine 'tourch', it must be one of: auto, torch; did you mean"),
+        (
+            ["a.png", "--engine", "tourch"],
+            2,
+            "there is no engine 'tourch', it must be one of: auto, torch; did you mean",
+        ),
         (["a.png", "--json", "--csv", "x.csv"], 2, "--json and --csv exclude each other"),
         (["a.png", "--csv", "nowhere/x.csv"], 2, "the folder nowhere of --csv does not exist"),
         (["a.png", "--csv", "hollow"], 2, "--csv is hollow, which is a folder, and a file is wanted"),
@@ -134,7 +138,11 @@ def test_what_cannot_be_done(predict, tmp_path, monkeypatch, words, status, sent
 @pytest.mark.parametrize(
     ("model", "status", "sentence"),
     [
-        ("efficentnet_lite0", 2, "'efficentnet_lite0' is neither a file nor a network; did you mean 'efficientnet_lite0'?"),
+        (
+            "efficentnet_lite0",
+            2,
+            "'efficentnet_lite0' is neither a file nor a network; did you mean 'efficientnet_lite0'?",
+        ),
         ("densenet121", 2, "there are no pretrained weights of densenet121 here"),
         ("gone.safetensors", 3, "cannot read 'gone.safetensors': there is no such file"),
         ("a.png", 3, "cannot read 'a.png': it is a photo, not a bundle"),

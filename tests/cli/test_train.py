@@ -17,13 +17,21 @@ def test_words_become_values_of_the_recipe():
     [
         ("photos", 2, 'Command "train" parameter --out requires an argument.'),
         ("photos --out run --epoch 3", 2, "train has no option '--epoch'; did you mean '--epochs'?"),
-        ("photos --out run --wieght-decay 3", 2, "train has no option '--wieght-decay'; did you mean '--weight-decay'?"),
+        (
+            "photos --out run --wieght-decay 3",
+            2,
+            "train has no option '--wieght-decay'; did you mean '--weight-decay'?",
+        ),
         ("photos --out run --kep-memory no", 2, "train has no option '--kep-memory'; did you mean '--keep-memory'?"),
         ("photos --out run --weight-decay much", 2, "--weight-decay is 'much', it must be a number"),
         ("photos --out run --nesterov perhaps", 2, "--nesterov is 'perhaps', it must be true or false"),
         ("photos --out run --milestones half", 2, "--milestones is 'half', it must be numbers with commas between"),
         ("photos --out run --epochs some", 2, 'Invalid value for --epochs: unable to convert "some" into int.'),
-        ("photos --out run --model densnet121", 2, "there is no network called 'densnet121'; did you mean 'densenet121'?"),
+        (
+            "photos --out run --model densnet121",
+            2,
+            "there is no network called 'densnet121'; did you mean 'densenet121'?",
+        ),
         ("photoss --out run", 3, "photoss does not exist; did you mean 'photos'?"),
         ("hollow --out run", 3, "hollow holds no pictures in class folders"),
         ("photos --out notes.txt", 2, "notes.txt is a file, --out must be a folder"),

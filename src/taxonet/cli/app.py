@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _print_whatever_comes()
     try:
         status = app(words, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except CycloptsError as error:
         return _fail(_sentence(error), USAGE, debug)
     except TaxonetError as error:
