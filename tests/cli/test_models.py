@@ -58,23 +58,3 @@ def test_the_table(capsys):
 def test_wrong_words(words, sentence, capsys):
     assert main(["models", *words]) == 2
     assert f"taxonet: {sentence}" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [("5000000", 5_000_000), ("5M", 5_000_000), ("1.5g", 1_500_000_000), ("2 b", 2 * 10**9), ("7k", 7000)],
-)
-def test_counts_are_read(text, count):
-    from taxonet.cli.output import parse_count
-
-    assert parse_count(text, "--max-params") == count
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(None, "–"), (0, "0"), (999, "999"), (7_978_856, "7.98 M"), (5_420_000_000, "5.42 G"), (769_162, "769 k")],
-)
-def test_counts_are_printed(count, text):
-    from taxonet.cli.output import short_count
-
-    assert short_count(count) == text

@@ -62,6 +62,9 @@ def test_work_that_nobody_waits_for_is_given_up():
     assert next(results) == 0
     results.close()
     may_go_on.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("taxonet-read"):
+            thread.join(30)
     assert len(started) <= 3  # the first, and those that the two threads were at
 
 

@@ -56,6 +56,13 @@ def test_the_seed_decides():
     assert stratified_split(every, 0.25, seed=8) != first
 
 
+def test_the_order_of_the_classes_does_not_matter():
+    cats, dogs = samples(cat=20), samples(dog=20)
+    _, one = stratified_split((*cats, *dogs), 0.3, seed=5)
+    _, two = stratified_split((*dogs, *cats), 0.3, seed=5)
+    assert set(one) == set(two)
+
+
 def test_a_known_split_stays_the_same_from_version_to_version():
     _, val = stratified_split(samples(cat=8, dog=8), 0.25, seed=0)
     assert [str(sample.path) for sample in val] == ["cat/000.png", "cat/002.png", "dog/004.png", "dog/006.png"]

@@ -96,9 +96,9 @@ def test_top5_counts_the_fifth_and_not_the_sixth():
 
 def test_calibration_error_by_hand():
     confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.55, 0.55])
-    right = np.array([True, True, True, False, True, False])
-    # two bins: four samples, |0.75 − 0.95| = 0.2; two samples, |0.5 − 0.55| = 0.05
-    assert expected_calibration_error(confidence, right) == pytest.approx(4 / 6 * 0.2 + 2 / 6 * 0.05)
+    right = np.array([True, True, True, False, True, True])
+    # two bins: four samples, |0.75 − 0.95| = 0.2; two samples, |1 − 0.55| = 0.45
+    assert expected_calibration_error(confidence, right) == pytest.approx(4 / 6 * 0.2 + 2 / 6 * 0.45)
     assert expected_calibration_error(np.ones(3), np.array([True] * 3)) == 0
     assert expected_calibration_error(np.ones(3), np.array([False] * 3)) == 1
 

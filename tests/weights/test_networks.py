@@ -292,16 +292,25 @@ def test_a_classifier_of_other_classes_is_left_fresh(small_bundle):
     assert same({key: network.state_dict()[key] for key in body}, body)
 
 
+@pytest.mark.parametrize("classes", [("cat", "dog", "emu"), ("blue", "green", "red")])
+def test_a_classifier_of_other_names_or_another_order_is_left_fresh(small_bundle, classes):
+    network = create_model("densenet_bc_22_12", num_classes=3)
+    fresh = {key: value.clone() for key, value in network.classifier.state_dict().items()}
+    assert find_pretrained("densenet_bc_22_12", small_bundle).load_into(network, classes) is False
+    assert same(network.classifier.state_dict(), fresh)
+
+
 @pytest.mark.parametrize("part", ["weight", "bias"])
-def test_a_classifier_of_which_half_fits_is_left_fresh(small_bundle, tmp_path, part):
+def test_a_classifier_of_which_half_fits_is_left_fresh(small_bundle, tmp_path, part, colours):
+    header, _, _ = read_header(small_bundle)
     state = load_file(small_bundle)
     name = f"classifier.{part}"
     state[name] = torch.cat([state[name], state[name]])  # six classes here, three there
-    save_file(state, tmp_path / "half.safetensors")
+    save_file(state, tmp_path / "half.safetensors", metadata=header["__metadata__"])
     network = create_model("densenet_bc_22_12", num_classes=3)
     fresh = {key: value.clone() for key, value in network.classifier.state_dict().items()}
     found = find_pretrained("densenet_bc_22_12", tmp_path / "half.safetensors")
-    assert found.load_into(network, tuple("abc")) is False
+    assert found.load_into(network, colours) is False
     assert same(network.classifier.state_dict(), fresh)
 
 

@@ -28,7 +28,7 @@ def stratified_split(
     rng = np.random.default_rng([seed, 0x5711])  # its own stream: the split does not move when training draws more
     chosen: set[int] = set()
     for label in sorted(by_class):
-        positions = by_class[label]
+        positions = sorted(by_class[label], key=lambda p: samples[p].path)  # the order of a table does not matter
         count = min(max(1, round(fraction * len(positions))), len(positions) - 1)
         chosen.update(int(p) for p in rng.permutation(positions)[:count])
     train = tuple(s for i, s in enumerate(samples) if i not in chosen)

@@ -196,7 +196,7 @@ def make_divisible(value: float, divisor: int = 8) -> int:
 def init_fan_out(network: nn.Module) -> None:
     """Convolutions N(0, √(2/fan-out)), fan-out within one group; norms 1 and 0; linear biases 0 (He et al. 2015)."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # drawing there would load torch._dynamo
             fan_out = module.out_channels * math.prod(module.kernel_size) // module.groups
             nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from taxonet.console import Listener
 from taxonet.data import Sample, read_ahead
-from taxonet.errors import TrainingError
+from taxonet.errors import BundleError, TrainingError
 from taxonet.evaluation import Evaluation, evaluate_samples
 from taxonet.images import Augmentation, Preprocessing
 from taxonet.inference import Classifier
@@ -207,7 +207,10 @@ def _finish_epoch(training: Training) -> Evaluation:
         raise _diverged(training, "the weights are not finite")
     training.listener.start(f"validation {position.epoch + 1}/{training.recipe.epochs}", len(training.val))
     classifier = training.classifier(training.result)
-    evaluation = evaluate_samples(classifier, training.val, lambda done, _: training.listener.advance(done))
+    try:
+        evaluation = evaluate_samples(classifier, training.val, lambda done, _: training.listener.advance(done))
+    except BundleError as error:  # weights that are finite but huge
+        raise _diverged(training, str(error)) from error
     training.listener.finish()
     line = _log_line(training, evaluation)
     with (training.run / LOG).open("a", encoding="utf-8") as log:
