@@ -1,8 +1,8 @@
 """glibc's allocator on a training CPU.
 
 By default glibc hands every large buffer back to the kernel when it is freed; the next step then pays for the same
-pages again, one fault at a time. Keeping the pages makes a MobileNet's training step 1.3 to 1.7 times as fast and
-costs resident memory (`benchmarks/training/allocator.py` measures it).
+pages again, one fault at a time. Keeping the pages makes steps faster and costs resident memory;
+`benchmarks/training/allocator.py` measures by how much on a machine.
 """
 
 import ctypes
