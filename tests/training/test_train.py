@@ -259,6 +259,24 @@ def test_a_folder_with_a_run_is_not_overwritten(run, colours):
         taxonet.train(colours, out=run.run, **QUICK)
 
 
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [({"epochs": 9}, "has epochs 3, not 9"), ({"recipe": "paper"}, "has name scratch"), ({"epoch": 3}, "'epochs'")],
+)
+def test_resume_with_another_recipe_is_refused(run, colours, asked, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        taxonet.train(colours, out=run.run, resume=True, **asked)
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "bell\a"])
+def test_a_class_name_that_no_bundle_holds_is_refused_at_once(tmp_path, name):
+    data = write_colours(tmp_path / "data", 3)
+    (data / "red").rename(data / name)
+    with pytest.raises(DataError, match="rename it"):
+        taxonet.train(data, out=tmp_path / "run", **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
 def test_resume_on_other_data_is_refused(run, tmp_path):
     other = write_colours(tmp_path / "other", 5, seed=9)
     with pytest.raises(DataError, match="another recipe, model or data"):

@@ -46,6 +46,9 @@ def split_data(data: str | os.PathLike[str], fraction: float, seed: int) -> Spli
     classes = tuple(sorted({sample.label for sample in train}))
     if len(classes) < 2:
         raise DataError(f"{data} has one class ('{classes[0]}'), a classifier needs at least two")
+    unprintable = next((name for name in classes if not name.isprintable()), None)
+    if unprintable is not None:  # the bundle could not hold it, and that would show only at the end
+        raise DataError(f"the class name {unprintable!a} holds a line break or is not Unicode, rename it")
     val: Sequence[Sample] = found.splits.get("val", ())
     origin = "the data's own validation split"
     if not val:

@@ -29,7 +29,7 @@ from taxonet.inference.engines import TorchEngine
 from taxonet.networks.layers import Network, batch_norms
 from taxonet.networks.registry import create_model, find
 from taxonet.training.allocator import keep_freed_memory
-from taxonet.training.choose import Facts, choose_recipe
+from taxonet.training.choose import NAMED, Facts, choose_recipe
 from taxonet.training.head import fit_head
 from taxonet.training.loop import LOG, InterruptedRun, Training, fit
 from taxonet.training.pictures import Pictures, Split, fingerprint, open_once, split_data
@@ -108,6 +108,8 @@ def train(
     if resume and model is not None and find(model).name != variant:
         raise UsageError(f"the run in {run} trains {variant}, not {model}")
     stored = read_recipe(run / RECIPE) if resume else None
+    if stored is not None:
+        _check_nothing_else_is_asked(run, stored, recipe, overrides)
     seed, fraction = _split_values(recipe, overrides, stored)
     split = split_data(data, fraction, seed)
     if keep_memory and keep_freed_memory():  # before the first tensor
@@ -122,6 +124,17 @@ def _stored_run(run: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UsageError(f"{run} holds no run to resume: {error}") from error
     return stored
+
+
+def _check_nothing_else_is_asked(run: Path, stored: Recipe, recipe: Any, overrides: dict[str, Any]) -> None:
+    """A resumed run keeps its recipe: a value that would be ignored is refused."""
+    asked = {name: value for name, value in overrides.items() if value is not None}
+    stored.with_values(asked)  # an unknown name is refused first
+    if recipe in NAMED:
+        asked["name"] = recipe
+    for name, value in asked.items():
+        if getattr(stored, name) != value:
+            raise UsageError(f"the run in {run} has {name} {getattr(stored, name)}, not {value}; it keeps its recipe")
 
 
 def _check_run_folder(run: Path, resume: bool) -> None:
