@@ -80,6 +80,12 @@ def test_scratch_on_few_steps_lets_running_statistics_follow():
     assert "too few" in reasons["norm_momentum"]
 
 
+def test_scratch_for_few_epochs_of_the_user_chooses_for_these_epochs():
+    recipe, reasons = choose_recipe("scratch", dataclasses.replace(FACTS, variant="mobilenet_v3_small"), {"epochs": 5})
+    assert (recipe.epochs, recipe.warmup_epochs) == (5, 0.5)
+    assert "epochs" not in reasons
+
+
 def test_the_paper_recipe_of_densenet_on_cifar():
     facts = Facts("densenet_bc_100_12", 32, 50_000, pretrained=False, norm_momentum=0.1)
     recipe, _ = choose_recipe("paper", facts, {})

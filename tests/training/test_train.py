@@ -15,7 +15,7 @@ from tests.training.conftest import COLOURS, QUICK, write_colours
 
 import taxonet
 from taxonet.errors import DataError, TrainingError, UsageError
-from taxonet.training.recipe import read_recipe
+from taxonet.training.recipe import Recipe, read_recipe
 from taxonet.weights.bundle import read_info, read_tensors
 
 
@@ -201,6 +201,10 @@ def test_grey_pictures_get_a_network_of_one_channel(tmp_path):
     assert "grey" in info.preprocessing
     colour = Image.open(tmp_path / "data" / "dark" / "0.png").convert("RGB")
     assert taxonet.load(result.bundle).predict(colour)[0].label == "dark"
+    options = {**QUICK, "lr": 1e-6, "epochs": 1}
+    tuned = taxonet.train(tmp_path / "data", out=tmp_path / "tuned", weights=result.bundle, **options)
+    assert read_info(tuned.bundle).in_channels == 1
+    assert tuned.validation.metrics.top1 == result.validation.metrics.top1
 
 
 def test_finetuning_starts_from_weights_and_leaves_a_fitting_classifier(run, colours, tmp_path):
@@ -261,11 +265,27 @@ def test_a_folder_with_a_run_is_not_overwritten(run, colours):
 
 @pytest.mark.parametrize(
     ("asked", "sentence"),
-    [({"epochs": 9}, "has epochs 3, not 9"), ({"recipe": "paper"}, "has name scratch"), ({"epoch": 3}, "'epochs'")],
+    [
+        ({"epochs": 9}, "has epochs 3, not 9"),
+        ({"recipe": "paper"}, "has name scratch"),
+        ({"epoch": 3}, "'epochs'"),
+        ({"recipe": Recipe(lr=0.3)}, "has "),
+        ({"weights": "none.pth"}, "started from the weights auto, not none.pth"),
+    ],
 )
-def test_resume_with_another_recipe_is_refused(run, colours, asked, sentence):
+def test_resume_with_another_recipe_or_other_weights_is_refused(run, colours, asked, sentence):
     with pytest.raises(UsageError, match=sentence):
         taxonet.train(colours, out=run.run, resume=True, **asked)
+
+
+def test_resume_with_a_recipe_file_is_refused_where_the_file_has_changed(run, colours, tmp_path):
+    same = tmp_path / "same.toml"
+    same.write_text((run.run / "recipe.toml").read_text())
+    assert taxonet.train(colours, out=run.run, resume=True, recipe=same).recipe == run.recipe
+    other = tmp_path / "other.toml"
+    other.write_text(same.read_text().replace("epochs = 3", "epochs = 4"))
+    with pytest.raises(UsageError, match="has epochs 3, not 4"):
+        taxonet.train(colours, out=run.run, resume=True, recipe=other)
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "bell\a"])

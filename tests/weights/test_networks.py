@@ -253,7 +253,6 @@ def test_a_folder_is_no_model_and_hides_none(tmp_path, monkeypatch, small_bundle
 def test_no_weights():
     assert find_pretrained("efficientnet_lite0", "none") is None
     assert find_pretrained("densenet121", "auto") is None
-    assert find_pretrained("efficientnet_lite0", "auto", in_channels=1) is None
 
 
 def test_the_weights_of_the_catalogue():

@@ -65,6 +65,8 @@ def train(
         Of the split, the order, the augmentation and the fresh weights.
     val_fraction
         The share of each class that is held out where the data has no validation pictures.
+    values
+        Any other value of the recipe, as in --weight-decay 0.01.
     """
     from taxonet.training import train as run_training
 

@@ -59,7 +59,7 @@ def choose_recipe(
             reasons["name"] = (
                 "there are weights to start from" if facts.pretrained else "there are no weights to start from"
             )
-        values = _named(name, facts, size, reasons)
+        values = _named(name, facts, size, overrides.get("epochs"), reasons)
     for key in overrides:
         reasons.pop(key, None)
     return Recipe(**{**values, **overrides}), reasons
@@ -69,13 +69,13 @@ def _as_values(recipe: Recipe) -> dict[str, Any]:
     return {spec.name: getattr(recipe, spec.name) for spec in fields(recipe)}
 
 
-def _named(name: str, facts: Facts, size: int, reasons: dict[str, str]) -> dict[str, Any]:
+def _named(name: str, facts: Facts, size: int, epochs: int | None, reasons: dict[str, str]) -> dict[str, Any]:
     if name == "finetune":
         if not facts.pretrained:
             raise UsageError(f"the recipe finetune needs weights to start from, and there are none of {facts.variant}")
         return _finetune(facts, size, reasons)
     if name == "scratch":
-        return _scratch(facts, size, reasons)
+        return _scratch(facts, size, epochs, reasons)
     if name == "paper":
         return _paper(facts, size, reasons)
     raise UsageError(
@@ -120,9 +120,10 @@ def _finetune(facts: Facts, size: int, reasons: dict[str, str]) -> dict[str, Any
     }
 
 
-def _scratch(facts: Facts, size: int, reasons: dict[str, str]) -> dict[str, Any]:
-    epochs = max(10, min(100, round(60_000 / facts.pictures)))
-    reasons["epochs"] = f"about 60,000 pictures seen, from {facts.pictures:,}, within 10 to 100 epochs"
+def _scratch(facts: Facts, size: int, epochs: int | None, reasons: dict[str, str]) -> dict[str, Any]:
+    if epochs is None:
+        epochs = max(10, min(100, round(60_000 / facts.pictures)))
+        reasons["epochs"] = f"about 60,000 pictures seen, from {facts.pictures:,}, within 10 to 100 epochs"
     steps = math.ceil(facts.pictures / 32) * epochs
     momentum = facts.norm_momentum
     if momentum * steps < 50:  # running statistics would still remember the initial zero and one

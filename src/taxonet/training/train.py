@@ -110,6 +110,7 @@ def train(
     stored = read_recipe(run / RECIPE) if resume else None
     if stored is not None:
         _check_nothing_else_is_asked(run, stored, recipe, overrides)
+        _check_same_weights(run, before.get("weights", "auto"), str(weights))
     seed, fraction = _split_values(recipe, overrides, stored)
     split = split_data(data, fraction, seed)
     if keep_memory and keep_freed_memory():  # before the first tensor
@@ -130,11 +131,20 @@ def _check_nothing_else_is_asked(run: Path, stored: Recipe, recipe: Any, overrid
     """A resumed run keeps its recipe: a value that would be ignored is refused."""
     asked = {name: value for name, value in overrides.items() if value is not None}
     stored.with_values(asked)  # an unknown name is refused first
-    if recipe in NAMED:
+    if isinstance(recipe, Recipe):
+        asked = asdict(recipe) | asked
+    elif recipe in NAMED:
         asked["name"] = recipe
+    elif recipe is not None:
+        asked = asdict(read_recipe(Path(recipe))) | asked
     for name, value in asked.items():
         if getattr(stored, name) != value:
             raise UsageError(f"the run in {run} has {name} {getattr(stored, name)}, not {value}; it keeps its recipe")
+
+
+def _check_same_weights(run: Path, stored: str, asked: str) -> None:
+    if asked not in ("auto", stored):
+        raise UsageError(f"the run in {run} started from the weights {stored}, not {asked}; it keeps them")
 
 
 def _check_run_folder(run: Path, resume: bool) -> None:
@@ -174,7 +184,7 @@ class _Job:
 
     def work(self, recipe: Any, overrides: dict[str, Any], resume: bool) -> TrainResult:
         self.pretrained = find_pretrained(self.variant, self.weights)
-        self.channels = 3 if self.pretrained else _channels(self.split.train)
+        self.channels = self.pretrained.in_channels if self.pretrained else _channels(self.split.train)
         plain = create_model(self.variant, num_classes=len(self.split.classes), in_channels=self.channels)
         text = self.pretrained.preprocessing if self.pretrained else plain.default_preprocessing
         preprocessing = Preprocessing.parse(text).with_channels(self.channels)

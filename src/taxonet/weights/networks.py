@@ -109,8 +109,10 @@ class Pretrained:
         preprocessing: str,
         provenance: Mapping[str, str],
         classes: tuple[str, ...] | None = None,
+        in_channels: int = 3,
     ) -> None:
         self.state = dict(state)
+        self.in_channels = in_channels
         self.preprocessing = preprocessing
         self.provenance = dict(provenance)
         self.classes = classes  # None where the source does not say
@@ -133,14 +135,13 @@ class Pretrained:
         return not missing
 
 
-def find_pretrained(variant: str, weights: str | os.PathLike[str], in_channels: int = 3) -> Pretrained | None:
+def find_pretrained(variant: str, weights: str | os.PathLike[str]) -> Pretrained | None:
     """The weights that training starts from.
 
     Args:
         variant: the network that is trained.
-        weights: "auto" (the catalogue's, where installed and made for `in_channels`), "none", or a file: a bundle, or
-            a checkpoint of Taxonet, torchvision or another known layout (`.safetensors`, `.pth`).
-        in_channels: the channels of the data.
+        weights: "auto" (the catalogue's, where installed), "none", or a file: a bundle, or a checkpoint of Taxonet,
+            torchvision or another known layout (`.safetensors`, `.pth`).
 
     Raises:
         UsageError, BundleError: the file is missing, is not safe to read, or is not of this network.
@@ -149,7 +150,7 @@ def find_pretrained(variant: str, weights: str | os.PathLike[str], in_channels: 
         return None
     if str(weights) == "auto":
         entry = find_entry(variant)
-        if entry is None or entry.path is None or in_channels != 3:
+        if entry is None or entry.path is None:
             return None
         network = create_model(variant)
         _, state = convert(entry.state(), network, find(variant).family)
@@ -162,7 +163,9 @@ def _pretrained_from_file(variant: str, path: Path) -> Pretrained:
     if not path.exists():
         raise UsageError(f"the weights file {path} does not exist, --weights takes auto, none or a file")
     state = read_checkpoint(path)
-    network = create_model(variant)
+    info = _bundle_info(path) if path.suffix == ".safetensors" else None
+    channels = info.in_channels if info else 3
+    network = create_model(variant, in_channels=channels)
     try:
         layout, state = convert(state, network, find(variant).family)
     except BundleError as error:
@@ -170,10 +173,9 @@ def _pretrained_from_file(variant: str, path: Path) -> Pretrained:
     preprocessing = network.default_preprocessing
     if layout == "torchvision":
         preprocessing = TORCHVISION_PREPROCESSING
-    info = _bundle_info(path) if layout == "taxonet" and path.suffix == ".safetensors" else None
     source = {"weights": path.name, "layout": layout, "sha256": sha256_of(path)}
     if info is not None:
-        return Pretrained(state, info.preprocessing, source, info.classes)
+        return Pretrained(state, info.preprocessing, source, info.classes, channels)
     return Pretrained(state, preprocessing, source)
 
 
