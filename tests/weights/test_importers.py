@@ -10,7 +10,8 @@ from taxonet.errors import BundleError
 from taxonet.networks import create_model
 from taxonet.networks.layers import batch_norms
 from taxonet.networks.registry import find
-from taxonet.weights.importers import COUNTER, LAYOUTS, convert, own_modules
+from taxonet.weights.importers import COUNTER, convert, own_modules
+from taxonet.weights.layouts import layouts_of
 from taxonet.weights.networks import TORCHVISION_PREPROCESSING, find_pretrained
 
 FOREIGN = [
@@ -75,7 +76,7 @@ def foreign_state(name, layout, num_classes=None, seed=0):
     for norm in batch_norms(network):
         norm.running_mean.normal_()
         norm.running_var.uniform_(0.5, 2)
-    theirs = dict(zip(own_modules(network), LAYOUTS[find(name).family][layout](network), strict=True))
+    theirs = dict(zip(own_modules(network), layouts_of(find(name).family)[layout](network), strict=True))
     items = []
     for key, tensor in network.state_dict().items():
         module, _, leaf = key.rpartition(".")

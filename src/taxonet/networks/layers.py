@@ -10,15 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from taxonet.errors import UsageError
 
 Padding = Literal["symmetric", "same"]
-Activation = Literal["relu", "relu6", "hardswish"]
+Activation = Literal["relu", "relu6", "hardswish", "silu"]
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hardswish": nn.Hardswish}
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "hardswish": nn.Hardswish,
+    "silu": nn.SiLU,
+}
 
 CIFAR_PREPROCESSING = "exif | rgb | resize(32, bicubic) | center_crop(32) | normalize(cifar10)"
 
@@ -133,23 +139,54 @@ class Style:
 class SqueezeExcite(nn.Module):
     """Squeeze-and-excitation: global pool → 1×1 → ReLU → 1×1 → gate, multiplied onto the map (arXiv 1709.01507, §3)."""
 
-    def __init__(self, channels: int, hidden: int, gate: type[nn.Module] = nn.Sigmoid) -> None:
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        gate: type[nn.Module] = nn.Sigmoid,
+        act: type[nn.Module] = nn.ReLU,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
-        self.reduce = nn.Conv2d(channels, hidden, 1)
-        self.expand = nn.Conv2d(hidden, channels, 1)
+        self.reduce = nn.Conv2d(channels, hidden, 1, bias=bias)
+        self.act = act()
+        self.expand = nn.Conv2d(hidden, channels, 1, bias=bias)
         self.gate = gate()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → the same shape."""
         squeezed = F.adaptive_avg_pool2d(x, 1)  # N, C, 1, 1
-        scale: Tensor = self.gate(self.expand(F.relu(self.reduce(squeezed))))
+        scale: Tensor = self.gate(self.expand(self.act(self.reduce(squeezed))))
         return x * scale
+
+
+class StochasticDepth(nn.Module):
+    """Drop a sample's whole branch with probability `rate` in training, and scale the others by 1/(1 − rate)
+    (Huang et al. 2016, arXiv 1603.09382)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, …) → the same shape."""
+        if not self.training or self.rate == 0:
+            return x
+        kept = torch.rand((x.shape[0],) + (1,) * (x.ndim - 1), device=x.device) >= self.rate
+        return x * kept.to(x.dtype) / (1 - self.rate)
+
+
+def channel_shuffle(x: Tensor, groups: int) -> Tensor:
+    """Channels seen as (groups, C/groups) and transposed: a group gets one of each (arXiv 1707.01083, §3.1)."""
+    n, c, h, w = x.shape
+    return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 
 class InvertedResidual(nn.Module):
     """1×1 expansion → depthwise k×k → (squeeze-excite) → linear 1×1 projection (arXiv 1801.04381, §3; 1905.02244, §5).
 
-    The expansion is left out when `hidden` equals `c_in`; the input is added when the shape does not change.
+    The expansion is left out when `hidden` equals `c_in`; the input is added when the shape does not change and `skip`
+    is not False. Squeeze-and-excitation, where `squeeze` is its hidden width, sits on the depthwise maps.
     """
 
     def __init__(
@@ -163,7 +200,11 @@ class InvertedResidual(nn.Module):
         act: str = "relu6",
         style: Style,
         squeeze: int = 0,
+        gate: type[nn.Module] = nn.Hardsigmoid,
+        squeeze_act: type[nn.Module] = nn.ReLU,
         se_before_activation: bool = False,
+        skip: bool = True,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -174,17 +215,18 @@ class InvertedResidual(nn.Module):
             hidden, hidden, kernel, stride, groups=hidden, act=None if late_act else act
         )
         if squeeze:
-            layers["se"] = SqueezeExcite(hidden, squeeze, gate=nn.Hardsigmoid)
+            layers["se"] = SqueezeExcite(hidden, squeeze, gate, squeeze_act)
         if late_act:
             layers["act"] = ACTIVATIONS[act](inplace=True)
         layers["project"] = style.conv_norm(hidden, c_out)
         self.layers = nn.Sequential(layers)
-        self.residual = stride == 1 and c_in == c_out
+        self.residual = skip and stride == 1 and c_in == c_out
+        self.drop_path = StochasticDepth(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, c_in, H, W) → (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉)."""
         out: Tensor = self.layers(x)
-        return x + out if self.residual else out
+        return x + self.drop_path(out) if self.residual else out
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:

@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from taxonet.errors import UsageError, nearest
 from taxonet.networks.layers import Network
+from taxonet.sheets import families
 
-FAMILIES = ("densenet", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "efficientnet_lite")
 MAX_CLASSES = 1_000_000  # a classifier beyond this is a mistake or an attack, not a data set
 
 
@@ -60,7 +60,7 @@ def register(
 
 @functools.cache
 def _load_families() -> None:
-    for family in FAMILIES:
+    for family in families():
         importlib.import_module(f"taxonet.networks.{family}")
 
 
