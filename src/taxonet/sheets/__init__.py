@@ -6,7 +6,7 @@ missing or of the wrong type is a `ValueError` that names its place.
 
 import functools
 import tomllib
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from importlib import resources
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -66,6 +66,15 @@ class Count(Cost):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Port(Record):
+    """The same network in another library, and the `options` that make ours compute the same function."""
+
+    library: Literal["torchvision", "timm"]
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class VariantFacts(Cost):
     """One variant: what it costs at its own setting, and what has been published about it."""
 
@@ -76,6 +85,7 @@ class VariantFacts(Cost):
     params: int
     published: tuple[Figure, ...] = ()
     counts: tuple[Count, ...] = ()
+    ports: tuple[Port, ...] = ()
     note: str = ""
 
 
@@ -178,16 +188,18 @@ def _record(kind: type[R], table: object, where: str) -> R:
         if key not in hints:
             raise ValueError(f"{where} has an unknown key '{key}'{nearest(key, hints)}")
     values = {}
-    for field in fields(kind):
-        if field.name in table:
-            values[field.name] = _value(hints[field.name], table[field.name], f"{where}.{field.name}")
-        elif field.default is MISSING:
-            raise ValueError(f"{where} lacks the key '{field.name}'")
+    for spec in fields(kind):
+        if spec.name in table:
+            values[spec.name] = _value(hints[spec.name], table[spec.name], f"{where}.{spec.name}")
+        elif spec.default is MISSING and spec.default_factory is MISSING:
+            raise ValueError(f"{where} lacks the key '{spec.name}'")
     return kind(**values)
 
 
 def _value(kind: Any, value: object, where: str) -> Any:
     origin, args = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
     if origin in (Union, UnionType):  # X | None: TOML has no null, so it is an X
         return _value(args[0], value, where)
     if isinstance(kind, type) and issubclass(kind, Record):

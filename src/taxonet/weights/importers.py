@@ -62,14 +62,19 @@ def _without_dots(key: str) -> str:
 def _rename(state: Mapping[str, Tensor], network: Network, naming: Naming) -> tuple[dict[str, Tensor], list[str]]:
     theirs = dict(zip(own_modules(network), naming(network), strict=False))
     renamed, missing = {}, []
-    for key in network.state_dict():
+    for key, ours in network.state_dict().items():
         module, _, leaf = key.rpartition(".")
         source = f"{theirs.get(module, '?')}.{leaf}"
         if source in state:
-            renamed[key] = state[source]
+            renamed[key] = _as_linear(state[source], ours)
         elif leaf != COUNTER:
             missing.append(source)
     return {k: v for k, v in renamed.items() if COUNTER not in k}, missing
+
+
+def _as_linear(theirs: Tensor, ours: Tensor) -> Tensor:
+    """A convolution that covers its whole input, as timm writes some linear layers, as a linear layer's weight."""
+    return theirs.flatten(1) if theirs.ndim == 4 and ours.ndim == 2 else theirs
 
 
 def _check_shapes(renamed: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from taxonet.networks.layers import Network
-from taxonet.weights.layouts import inverted_residuals
+from taxonet.networks.mobilenet_v2 import TABLE
+from taxonet.weights.layouts import inverted_residuals, timm_inverted_residuals
 
 
 def torchvision(network: Network) -> Iterator[str]:
@@ -19,4 +20,11 @@ def torchvision(network: Network) -> Iterator[str]:
     yield from (f"features.{number + 2}.0", f"features.{number + 2}.1", "classifier.1")
 
 
-LAYOUTS = {"torchvision": torchvision}
+def timm(network: Network) -> Iterator[str]:
+    """timm's `mobilenetv2_*`: `blocks.S.B.conv_pwl`."""
+    yield from ("conv_stem", "bn1")
+    yield from timm_inverted_residuals(network, [repeats for _, _, repeats, _ in TABLE])
+    yield from ("conv_head", "bn2", "classifier")
+
+
+LAYOUTS = {"torchvision": torchvision, "timm": timm}

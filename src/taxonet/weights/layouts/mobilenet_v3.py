@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from taxonet.networks.layers import Network
-from taxonet.weights.layouts import inverted_residuals
+from taxonet.weights.layouts import inverted_residuals, timm_inverted_residuals
 
 
 def torchvision(network: Network) -> Iterator[str]:
@@ -17,4 +17,15 @@ def torchvision(network: Network) -> Iterator[str]:
     yield from (f"features.{number + 2}.0", f"features.{number + 2}.1", "classifier.0", "classifier.3")
 
 
-LAYOUTS = {"torchvision": torchvision}
+TIMM_LARGE, TIMM_SMALL = (1, 2, 3, 4, 2, 3), (1, 2, 3, 2, 3)  # blocks with the same output maps
+
+
+def timm(network: Network) -> Iterator[str]:
+    """timm's `mobilenetv3_*` and `tf_mobilenetv3_*`; the layer after pooling is a 1×1 convolution there."""
+    repeats = TIMM_LARGE if len(list(inverted_residuals(network))) == sum(TIMM_LARGE) else TIMM_SMALL
+    yield from ("conv_stem", "bn1")
+    yield from timm_inverted_residuals(network, repeats)
+    yield from (f"blocks.{len(repeats)}.0.conv", f"blocks.{len(repeats)}.0.bn1", "conv_head", "classifier")
+
+
+LAYOUTS = {"torchvision": torchvision, "timm": timm}
