@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from taxonet.information import ModelInfo, info
     from taxonet.networks import create_model, list_models
     from taxonet.training import Recipe, TrainResult, train
+    from taxonet.weights.importing import Imported, import_weights
 
 _HOME = {
     "BundleError": "errors",
@@ -23,6 +24,7 @@ _HOME = {
     "DataError": "errors",
     "Evaluation": "evaluation",
     "ImageError": "errors",
+    "Imported": "weights.importing",
     "ModelInfo": "information",
     "Prediction": "inference",
     "Preprocessing": "images",
@@ -32,6 +34,7 @@ _HOME = {
     "UsageError": "errors",
     "create_model": "networks",
     "evaluate": "evaluation",
+    "import_weights": "weights.importing",
     "info": "information",
     "list_models": "networks",
     "load": "inference",
@@ -45,6 +48,7 @@ __all__ = [
     "DataError",
     "Evaluation",
     "ImageError",
+    "Imported",
     "ModelInfo",
     "Prediction",
     "Preprocessing",
@@ -55,6 +59,7 @@ __all__ = [
     "__version__",
     "create_model",
     "evaluate",
+    "import_weights",
     "info",
     "list_models",
     "load",

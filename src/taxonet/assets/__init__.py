@@ -16,6 +16,9 @@ from taxonet.errors import DataError
 _FOLDER = Path(str(resources.files(__name__)))
 
 
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
 @cache
 def imagenet_classes() -> tuple[str, ...]:
     """The 1000 ImageNet-1k class names in index order, all different."""

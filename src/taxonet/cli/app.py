@@ -3,13 +3,14 @@
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError, UnknownCommandError
 
 from taxonet._version import __version__
 from taxonet.cli.demo import demo
 from taxonet.cli.evaluate import evaluate
+from taxonet.cli.import_weights import import_weights
 from taxonet.cli.info import info
 from taxonet.cli.models import models
 from taxonet.cli.predict import predict
@@ -17,7 +18,15 @@ from taxonet.cli.train import train
 from taxonet.errors import TaxonetError, nearest
 
 USAGE, INTERRUPTED = 2, 130
-VERBS = (models, info, predict, train, evaluate, demo)
+VERBS: dict[str, Callable[..., int]] = {
+    "models": models,
+    "info": info,
+    "predict": predict,
+    "train": train,
+    "evaluate": evaluate,
+    "import": import_weights,
+    "demo": demo,
+}
 
 app = App(
     name="taxonet",
@@ -29,8 +38,8 @@ app = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
-for verb in VERBS:
-    app.command(verb)
+for name, verb in VERBS.items():
+    app.command(verb, name=name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,6 +84,5 @@ def _sentence(error: CycloptsError) -> str:
     """cyclopts' message as one line, with the nearest verb for a misspelt one."""
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
         word = error.unused_tokens[0]
-        names = [verb.__name__ for verb in VERBS]
-        return f"there is no verb '{word}'{nearest(word, names) or '; it must be one of: ' + ', '.join(names)}"
+        return f"there is no verb '{word}'{nearest(word, VERBS) or '; it must be one of: ' + ', '.join(VERBS)}"
     return " ".join(str(error).split())

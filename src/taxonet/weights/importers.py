@@ -6,6 +6,7 @@ Names are matched one to one and shapes are checked, so the order of a file neve
 import re
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from taxonet.errors import BundleError
@@ -25,10 +26,13 @@ def own_layout(network: Network) -> Iterator[str]:
     yield from own_modules(network)
 
 
-def convert(state: Mapping[str, Tensor], network: Network, family: str) -> tuple[str, dict[str, Tensor]]:
-    """Rename a foreign state to the names of `network`.
+def convert(
+    state: Mapping[str, Tensor], network: Network, family: str, source: str | None = None
+) -> tuple[str, dict[str, Tensor]]:
+    """Rename a foreign state to the names of `network`; `source` names its layout, None tries all.
 
     The classifier may have another number of outputs than the network's: its tensors keep their own shape.
+    Counters that the state lacks are zero.
 
     Returns:
         The layout that fits ("taxonet", "torchvision", …) and the renamed state, complete for `load_state_dict`.
@@ -38,20 +42,32 @@ def convert(state: Mapping[str, Tensor], network: Network, family: str) -> tuple
     """
     state = {_without_dots(key): tensor for key, tensor in state.items()}
     layouts = {"taxonet": own_layout, **layouts_of(family)}
+    if source is not None:
+        layouts = {source: layouts[source]}
     ours = network.state_dict()
-    scores: dict[str, int] = {}
+    tried: dict[str, tuple[int, list[str], list[str]]] = {}
     for layout, naming in layouts.items():
-        renamed, missing = _rename(state, network, naming)
-        if not missing and len(renamed) == sum(COUNTER not in key for key in state):
+        renamed, missing, surplus = _rename(state, network, naming)
+        if not missing and not surplus:
             _check_shapes(renamed, ours)
-            return layout, {key: renamed.get(key, value) for key, value in ours.items()}
-        scores[layout] = len(renamed)
-    tried = ", ".join(layouts)
-    best = max(scores, key=lambda layout: scores[layout])
+            return layout, {key: _placed(key, renamed, value) for key, value in ours.items()}
+        tried[layout] = len(renamed), missing, surplus
+    best = max(tried, key=lambda layout: tried[layout][0])
+    fitting, missing, surplus = tried[best]
+    odd = f"{missing[0]} is missing" if missing else f"{surplus[0]} is left over"
     raise BundleError(
-        f"the weights are not those of {network.variant}: of {len(state)} names "
-        f"{scores[best]} fit the nearest known layout ({best}; tried: {tried})"
+        f"the weights are not those of {network.variant}: of {len(state)} names {fitting} fit the nearest known layout "
+        f"({best}; tried: {', '.join(layouts)}), {odd}"
     )
+
+
+def _placed(key: str, renamed: Mapping[str, Tensor], ours: Tensor) -> Tensor:
+    return renamed[key] if key in renamed else torch.zeros(ours.shape, dtype=ours.dtype)
+
+
+def dotted(key: str) -> bool:
+    """Whether a name is of torchvision's oldest DenseNet files."""
+    return _without_dots(key) != key
 
 
 def _without_dots(key: str) -> str:
@@ -59,17 +75,23 @@ def _without_dots(key: str) -> str:
     return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2.", key)
 
 
-def _rename(state: Mapping[str, Tensor], network: Network, naming: Naming) -> tuple[dict[str, Tensor], list[str]]:
+def _rename(
+    state: Mapping[str, Tensor], network: Network, naming: Naming
+) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """The state under our names, counters left out; the names that it lacks; the names that it has beyond ours."""
     theirs = dict(zip(own_modules(network), naming(network), strict=False))
-    renamed, missing = {}, []
+    renamed, missing, used = {}, [], set()
     for key, ours in network.state_dict().items():
         module, _, leaf = key.rpartition(".")
         source = f"{theirs.get(module, '?')}.{leaf}"
+        if leaf == COUNTER:
+            continue
         if source in state:
             renamed[key] = _as_linear(state[source], ours)
-        elif leaf != COUNTER:
+            used.add(source)
+        else:
             missing.append(source)
-    return {k: v for k, v in renamed.items() if COUNTER not in k}, missing
+    return renamed, missing, [key for key in state if key not in used and COUNTER not in key]
 
 
 def _as_linear(theirs: Tensor, ours: Tensor) -> Tensor:
