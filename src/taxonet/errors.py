@@ -32,10 +32,6 @@ class TrainingError(TaxonetError):
     """A training run that cannot go on."""
 
 
-class TaxonetWarning(UserWarning):
-    """Something the user should know that does not stop the work."""
-
-
 def nearest(word: str, choices: Iterable[str]) -> str:
     """The tail of an error sentence: `; did you mean 'x'?`, or nothing when no choice comes close."""
     known = list(choices)

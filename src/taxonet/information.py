@@ -42,7 +42,7 @@ def models(
         for sheet in map(load_sheet, families())
         for v in sheet.variants.values()
     ]
-    named = [m for m in every if fnmatch.fnmatch(m.name, pattern)]
+    named = [m for m in every if fnmatch.fnmatch(m.name, pattern)] or _named_by_alias(pattern, every)
     if not named:
         raise UsageError(f"no network matches '{pattern}'{nearest(pattern, [m.name for m in every])}")
     return [
@@ -52,6 +52,14 @@ def models(
         and (max_params is None or m.params <= max_params)
         and (max_macs is None or m.macs is None or m.macs <= max_macs)
     ]
+
+
+def _named_by_alias(name: str, every: list[ModelSummary]) -> list[ModelSummary]:
+    """A torchvision or timm spelling; the registry that knows them loads torch, so only where nothing else matches."""
+    from taxonet.networks.registry import list_models
+
+    targets = set() if any(letter in name for letter in "*?[") else set(list_models(name))
+    return [m for m in every if m.name in targets]
 
 
 @dataclass(frozen=True)

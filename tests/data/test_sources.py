@@ -309,7 +309,8 @@ def test_inputs_keep_their_order(tmp_path):
         tmp_path, "b.png", "a.png", "photos/2.jpg", "photos/1.jpg", "photos/deep/0.jpg", "photos/x.txt", "photos/.h.jpg"
     )
     found = expand_inputs([tmp_path / "b.png", tmp_path / "photos", str(tmp_path / "a.png"), tmp_path / "gone.png"])
-    expected = ["b.png", "photos/1.jpg", "photos/2.jpg", "photos/deep/0.jpg", "a.png", "gone.png"]
+    # what is no picture stays: it is answered with an error, not skipped
+    expected = ["b.png", "photos/1.jpg", "photos/2.jpg", "photos/x.txt", "photos/deep/0.jpg", "a.png", "gone.png"]
     assert [path.relative_to(tmp_path).as_posix() for path in found] == expected
 
 

@@ -251,19 +251,6 @@ def test_trivial_augment_draws_every_operation_and_strength(monkeypatch):
     assert counts["identity"] == 1
 
 
-def test_hint_for_the_decoder():
-    assert Augmentation.parse("random_resized_crop(224)").short_side == 915
-    assert Augmentation.parse("flip | random_resized_crop(224, scale=(1, 1), ratio=(1, 1))").short_side == 224
-    assert Augmentation.parse("resize(256) | random_crop(224)").short_side == 256
-    assert Augmentation.parse("random_crop(32)").short_side is None
-    assert Augmentation.parse("trivial_augment | resize(32)").short_side is None
-    smallest = RandomResizedCrop(224)
-    rng = np.random.default_rng(0)
-    for _ in range(2000):
-        left, upper, right, lower = smallest.box(1200, smallest.short_side, rng)
-        assert min(right - left, lower - upper) >= 223
-
-
 def test_images_need_no_torch():
     code = "import sys, taxonet.images; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

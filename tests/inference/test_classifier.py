@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import taxonet
-from taxonet.errors import DataError, UsageError
+from taxonet.errors import BundleError, DataError, UsageError
 from taxonet.images import Limits
 from taxonet.inference import Classifier
 from taxonet.inference.engines import TorchEngine
@@ -54,6 +55,13 @@ def test_labels_are_right_in_the_order_given(colour_classifier, photos):
     answers = colour_classifier.predict(mixed, top=1, batch_size=4)
     assert [answer.path for answer in answers] == [str(path) for path in mixed]
     assert [answer.label for answer in answers] == [path.stem for path in mixed]
+
+
+def test_a_model_of_nan_answers_nothing(small_bundle, photos):
+    info, network = open_model(small_bundle)
+    torch.nn.init.constant_(network.classifier.weight, float("nan"))
+    with pytest.raises(BundleError, match="weights are broken"):
+        Classifier(info, TorchEngine(network)).predict(photos[0])
 
 
 @pytest.fixture

@@ -110,6 +110,15 @@ def test_the_paper_recipe_scales_its_rate_with_a_smaller_batch():
     assert "scaled with the batch" in reasons["lr"]
 
 
+def test_the_paper_recipe_follows_the_batch_and_the_epochs_of_the_user():
+    facts = Facts("efficientnet_lite0", 224, 100_000, pretrained=False, norm_momentum=0.01)
+    recipe, reasons = choose_recipe("paper", facts, {"batch_size": 32, "epochs": 7})
+    whole, _ = choose_recipe("paper", facts, {"batch_size": 64})
+    assert recipe.lr == pytest.approx(whole.lr / 2)
+    assert "32/" in reasons["lr"]
+    assert recipe.warmup_epochs == pytest.approx(whole.warmup_epochs * 7 / whole.epochs)
+
+
 @pytest.mark.parametrize(
     ("wanted", "facts", "sentence"),
     [

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -15,8 +16,10 @@ from tests.training.conftest import COLOURS, QUICK, write_colours
 
 import taxonet
 from taxonet.errors import DataError, TrainingError, UsageError
+from taxonet.networks import create_model
 from taxonet.training.recipe import Recipe, read_recipe
-from taxonet.weights.bundle import read_info, read_tensors
+from taxonet.weights.bundle import BundleInfo, read_info, read_tensors
+from taxonet.weights.networks import save_network
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +122,7 @@ def command(data, out, *more):
     return [sys.executable, "-m", "taxonet", *map(str, words), *map(str, more)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_anywhere_and_resumed_is_the_run_that_was_never_stopped(colours, tmp_path, number):
     options = ["--epochs", 4, "--ema-decay", 0.9, "--dropout", 0.1]
     whole = subprocess.run(command(colours, tmp_path / "whole", *options), capture_output=True, text=True, check=False)
@@ -130,8 +133,9 @@ def test_stopped_anywhere_and_resumed_is_the_run_that_was_never_stopped(colours,
             process.send_signal(number)
             break
     rest = process.stderr.read()
-    assert process.wait() == 130
-    assert "--resume" in rest
+    killed = number == signal.SIGKILL  # as by a power cut: nothing of the program runs any more
+    assert process.wait() == (-number if killed else 130)
+    assert killed or "--resume" in rest
     assert "Traceback" not in rest
     assert not (tmp_path / "cut" / "model.safetensors").exists()
     again = subprocess.run(command(colours, tmp_path / "cut", "--resume"), capture_output=True, text=True, check=False)
@@ -188,6 +192,53 @@ def test_broken_pictures_are_left_out_and_listed(tmp_path):
     assert "zzz.jpg" in result.report.read_text()
 
 
+def test_broken_validation_pictures_are_known_before_the_first_epoch(tmp_path):
+    data = tmp_path / "data"
+    write_colours(data / "train", 6)
+    write_colours(data / "val", 4, seed=1)
+    (data / "val" / "red" / "000.png").write_bytes(b"no picture")
+    result = taxonet.train(data, out=tmp_path / "run", **{**QUICK, "epochs": 1})
+    stored = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert [entry["path"].endswith("val/red/000.png") for entry in stored["excluded"]] == [True]
+    assert stored["counts"]["val"] == result.validation.metrics.n == 11
+    for picture in (data / "val").glob("*/*.png"):
+        picture.write_bytes(b"")
+    with pytest.raises(DataError, match="no validation picture can be read"):
+        taxonet.train(data, out=tmp_path / "other", **QUICK)
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_reason_is_that_of_the_class_that_cannot_be_read(tmp_path):
+    data = write_colours(tmp_path / "data", 4)
+    (data / "blue" / "notes.txt").write_text("x")
+    for picture in (data / "red").iterdir():
+        picture.write_bytes(picture.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"class 'red' can be read, the first: .*truncated"):
+        taxonet.train(data, out=tmp_path / "run", **QUICK)
+
+
+def test_a_file_name_that_is_no_unicode(tmp_path):
+    data = write_colours(tmp_path / "data", 4)
+    odd = os.fsdecode(os.fsencode(data / "red") + b"/\xff.png")
+    (data / "red" / "000.png").rename(odd)
+    result = taxonet.train(data, out=tmp_path / "run", **{**QUICK, "epochs": 1})
+    assert result.findings == ()
+    tables = b"".join((tmp_path / "run" / name).read_bytes() for name in ("train.csv", "val.csv"))
+    assert b"\xff.png" in tables
+
+
+def test_finetuning_keeps_the_options_of_the_bundle(colours, tmp_path):
+    network = create_model("mobilenet_v2_035", num_classes=3, padding="same", norm_eps=1e-2)
+    text = "exif | rgb | resize(32) | center_crop(32) | normalize(half)"
+    info = BundleInfo(variant="mobilenet_v2_035", classes=tuple(sorted(COLOURS)), preprocessing=text)
+    save_network(tmp_path / "start.safetensors", info, network)
+    result = taxonet.train(
+        colours, out=tmp_path / "run", model="mobilenet_v2_035", weights=tmp_path / "start.safetensors", epochs=1
+    )
+    options = read_info(result.bundle).options
+    assert (options["padding"], options["norm_eps"]) == ("same", 1e-2)
+
+
 def test_grey_pictures_get_a_network_of_one_channel(tmp_path):
     for label, level in (("dark", 60), ("light", 190)):
         (tmp_path / "data" / label).mkdir(parents=True)
@@ -234,6 +285,8 @@ def test_weights_of_as_many_other_classes_do_not_lend_their_classifier(run, colo
         ({"recipe": "scrach"}, UsageError, "did you mean 'scratch'"),
         ({"augmentation": "flip | random_resize_crop(16)"}, UsageError, "did you mean 'random_resized_crop'"),
         ({"data": "nowhere"}, DataError, "does not exist"),
+        ({"augmentation": "random_resized_crop(24)"}, UsageError, "24×24, image_size asks for 16×16"),
+        ({"model": "densenet121"}, UsageError, "pictures of 16×16 pixels are too small for densenet121"),
         ({"resume": True}, UsageError, "no run to resume"),
     ],
 )

@@ -248,16 +248,17 @@ def _read_parquet(path: Path) -> dict[str, list[str]]:
 def expand_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The files that PATH arguments mean, in the order given: files, whole folders, and glob patterns.
 
-    A folder gives its pictures in name order; a path that does not exist stays, so that it is answered with an error.
+    A folder gives its files in name order, hidden ones left out; what is no picture, or does not exist, stays, so that
+    it is answered with an error.
     """
     paths: list[Path] = []
     for item in inputs:
         path = Path(item)
         if path.is_dir():
-            pictures = [file for file in _files_below(path, _refuse_folder) if _is_picture(file)]
-            if not pictures:
+            files = list(_files_below(path, _refuse_folder))
+            if not any(_is_picture(file) for file in files):
                 raise DataError(f"{path} holds no pictures (formats: {_formats()})")
-            paths += pictures
+            paths += files
         elif not path.exists() and glob.has_magic(str(item)):
             matches = sorted(Path(match) for match in glob.glob(str(item), recursive=True))  # noqa: PTH207 - an absolute pattern is allowed here
             files = [match for match in matches if not match.is_dir()]

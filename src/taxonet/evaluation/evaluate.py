@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from taxonet.data import ClassIndex, Finding, Sample, read_data, sort_by_known
 from taxonet.data.sources import WHOLE
-from taxonet.errors import BundleError, DataError
+from taxonet.errors import DataError
 from taxonet.evaluation.metrics import Metrics, measure
 from taxonet.inference import Classifier, load
 
@@ -81,6 +81,7 @@ def evaluate_samples(classifier: Classifier, samples: Sequence[Sample], progress
         raise DataError(f"no class of the data is known to the model (data: {theirs} …; model: {ours} …)")
     rows: list[NDArray[np.float32]] = []
     scored: list[Sample] = []
+    unreadable = len(findings)
     paths = [sample.path for sample in known]
     for done, (sample, (_, score)) in enumerate(zip(known, classifier.score_each(paths), strict=True), start=1):
         if score.probabilities is None:
@@ -91,7 +92,7 @@ def evaluate_samples(classifier: Classifier, samples: Sequence[Sample], progress
         if progress:
             progress(done, len(known))
     if not scored:
-        raise DataError(f"not one of the {len(known)} pictures can be read, the first: {findings[-1].reason}")
+        raise DataError(f"not one of the {len(known)} pictures can be read, the first: {findings[unreadable].reason}")
     return _summary(classifier, np.stack(rows), scored, index, findings)
 
 
@@ -102,8 +103,6 @@ def _summary(
     index: ClassIndex,
     findings: list[Finding],
 ) -> Evaluation:
-    if not np.isfinite(probabilities).all():
-        raise BundleError("the model answers with NaN, its weights are broken")
     targets = [index[sample.label] for sample in scored]
     answers = probabilities.argmax(axis=1)
     outcomes = tuple(

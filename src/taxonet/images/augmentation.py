@@ -75,12 +75,6 @@ class RandomResizedCrop(RandomStep):
         left, upper = (width - w) // 2, (height - h) // 2
         return left, upper, left + w, upper + h
 
-    @property
-    def short_side(self) -> int | None:
-        """So large that even the smallest part, at its most elongated, has no side below `size`."""
-        elongation = max(self.ratio[1], 1 / self.ratio[0])
-        return None if self.filter == "nearest" else math.ceil(self.size * math.sqrt(elongation / self.scale[0]))
-
 
 @dataclass(frozen=True)
 class RandomCrop(RandomStep):
@@ -249,12 +243,3 @@ class Augmentation:
         pixels = to_array(image)
         last = self.steps[-1] if self.steps else None
         return last.sample(pixels, rng) if isinstance(last, Erase) else pixels
-
-    @property
-    def short_side(self) -> int | None:
-        """The hint for `taxonet.images.decode`: the short side that the first step needs; None: full resolution.
-
-        Only mirroring and colour may stand before that step: they do not depend on the size in pixels.
-        """
-        sized = next((s for s in self.steps if not isinstance(s, (Flip, ColorJitter))), None)
-        return sized.short_side if isinstance(sized, (RandomResizedCrop, Geometry)) else None

@@ -166,15 +166,8 @@ class Preprocessing:
         """Return the network's input (C,H,W) for one picture; raise ImageError when it cannot be read."""
         return self.normalized(self.pixels(source, limits))
 
-    def decode(self, source: Source, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
-        """Return the picture upright, in the right colours and before its sizes and crops: the input of augmentation.
-
-        A JPEG much larger than needed comes at reduced scale (see `taxonet.images.decode`).
-        """
-        return self._picture(source, limits).image
-
     def pixels(self, source: Source, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
-        """Return the uint8 pixels (H,W,C) that normalisation starts from; raise ImageError as `decode` does."""
+        """Return the uint8 pixels (H,W,C) that normalisation starts from; raise ImageError for what is no picture."""
         picture = self._picture(source, limits)
         for step in self._geometry:
             picture = step.apply(picture)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from taxonet.data.loader import read_ahead
 from taxonet.data.sources import expand_inputs
-from taxonet.errors import ImageError, UsageError
+from taxonet.errors import BundleError, ImageError, UsageError
 from taxonet.images import DEFAULT_LIMITS, Limits, Preprocessing, Source
 from taxonet.inference.engines import Engine, TorchEngine, check_engine
 from taxonet.weights.bundle import BundleInfo
@@ -137,6 +137,8 @@ class Classifier:
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Calibrated probabilities (N, classes) of prepared pixels (N, H, W, C) uint8."""
         logits = self.engine.run(self.preprocessing.normalized(pixels)) / np.float32(self.info.temperature)
+        if not np.isfinite(logits).all():
+            raise BundleError("the model answers with NaN or infinity, its weights are broken")
         exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
         scores: NDArray[np.float32] = exponents / exponents.sum(axis=1, keepdims=True)
         return scores
@@ -181,7 +183,7 @@ def predict(
     """Classify files, whole folders and glob patterns.
 
     Args:
-        paths: what to classify; a folder gives its pictures in name order.
+        paths: what to classify; a folder gives its files in name order, what is no picture is answered with an error.
         model: a bundle's path or a catalogue name.
         top: how many classes an answer names.
         engine: what runs the model.

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from taxonet.errors import UsageError
 
 Padding = Literal["symmetric", "same"]
-Activation = Literal["relu", "relu6", "hardswish", "silu"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,

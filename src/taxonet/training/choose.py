@@ -59,7 +59,7 @@ def choose_recipe(
             reasons["name"] = (
                 "there are weights to start from" if facts.pretrained else "there are no weights to start from"
             )
-        values = _named(name, facts, size, overrides.get("epochs"), reasons)
+        values = _named(name, facts, size, overrides, reasons)
     for key in overrides:
         reasons.pop(key, None)
     return Recipe(**{**values, **overrides}), reasons
@@ -69,15 +69,15 @@ def _as_values(recipe: Recipe) -> dict[str, Any]:
     return {spec.name: getattr(recipe, spec.name) for spec in fields(recipe)}
 
 
-def _named(name: str, facts: Facts, size: int, epochs: int | None, reasons: dict[str, str]) -> dict[str, Any]:
+def _named(name: str, facts: Facts, size: int, asked: Mapping[str, Any], reasons: dict[str, str]) -> dict[str, Any]:
     if name == "finetune":
         if not facts.pretrained:
             raise UsageError(f"the recipe finetune needs weights to start from, and there are none of {facts.variant}")
-        return _finetune(facts, size, reasons)
+        return _finetune(facts, size, asked.get("epochs"), reasons)
     if name == "scratch":
-        return _scratch(facts, size, epochs, reasons)
+        return _scratch(facts, size, asked.get("epochs"), reasons)
     if name == "paper":
-        return _paper(facts, size, reasons)
+        return _paper(facts, size, asked, reasons)
     raise UsageError(
         f"there is no recipe '{name}', it must be {', '.join(NAMED)} or a .toml file{nearest(name, NAMED)}"
     )
@@ -93,10 +93,11 @@ def default_dropout(variant: str) -> float:
     return float(found.row.get("dropout", found.options()["dropout"].default))
 
 
-def _finetune(facts: Facts, size: int, reasons: dict[str, str]) -> dict[str, Any]:
+def _finetune(facts: Facts, size: int, epochs: int | None, reasons: dict[str, str]) -> dict[str, Any]:
     small = facts.pictures < SMALL_SET
-    epochs = max(4, min(30, round(4_000 / facts.pictures)))
-    reasons["epochs"] = f"about 4,000 pictures seen, from {facts.pictures:,}, within 4 to 30 epochs"
+    if epochs is None:
+        epochs = max(4, min(30, round(4_000 / facts.pictures)))
+        reasons["epochs"] = f"about 4,000 pictures seen, from {facts.pictures:,}, within 4 to 30 epochs"
     reasons["norm_statistics"] = (
         f"{facts.pictures:,} pictures are too few to replace the statistics of the pretrained network"
         if small
@@ -116,7 +117,7 @@ def _finetune(facts: Facts, size: int, reasons: dict[str, str]) -> dict[str, Any
         "lr": 3e-4 if small else 5e-4,
         "weight_decay": 0.02,
         "schedule": "cosine",
-        "warmup_epochs": 1.0,
+        "warmup_epochs": min(1.0, epochs / 4),
     }
 
 
@@ -149,8 +150,8 @@ def _scratch(facts: Facts, size: int, epochs: int | None, reasons: dict[str, str
     }
 
 
-def _paper(facts: Facts, size: int, reasons: dict[str, str]) -> dict[str, Any]:
-    """The family's own recipe; the rate follows the batch linearly when the batch has to be smaller."""
+def _paper(facts: Facts, size: int, asked: Mapping[str, Any], reasons: dict[str, str]) -> dict[str, Any]:
+    """The family's own recipe; the rate follows another batch linearly, the warm-up other epochs."""
     found = find(facts.variant)
     sheet = load_sheet(found.family)
     setting = "cifar" if size <= SMALL_MAP and "cifar" in sheet.recipes else "imagenet"
@@ -163,11 +164,16 @@ def _paper(facts: Facts, size: int, reasons: dict[str, str]) -> dict[str, Any]:
             values[spec.name] = value
             reasons[spec.name] = f"the {setting} recipe of {sheet.title}"
     batch = published.batch_size or LARGEST_BATCH
-    values["batch_size"] = fitting = max(1, min(batch, LARGEST_BATCH, facts.pictures))
+    fitting = int(asked.get("batch_size", max(1, min(batch, LARGEST_BATCH, facts.pictures))))
+    values["batch_size"] = fitting
     if fitting != batch and published.lr is not None:
         values["lr"] = published.lr * fitting / batch
         reasons["batch_size"] = f"the recipe's {batch:,} does not fit {facts.pictures:,} pictures or a usual memory"
         reasons["lr"] = f"{published.lr} scaled with the batch, {fitting}/{batch:,}"
+    if published.epochs and published.warmup_epochs and "epochs" in asked:
+        share = asked["epochs"] / published.epochs
+        values["warmup_epochs"] = published.warmup_epochs * min(1.0, share)
+        reasons["warmup_epochs"] = f"the recipe's {published.warmup_epochs} for {published.epochs} epochs, scaled"
     augmentation = published.augmentation or f"random_resized_crop({size}) | flip"
     values["augmentation"] = augmentation.replace("(224", f"({size}").replace("(32", f"({size}")
     if "random_crop" in augmentation:

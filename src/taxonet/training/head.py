@@ -30,11 +30,11 @@ def fit_head(
     """
     from sklearn.linear_model import LogisticRegression
 
-    order = np.random.default_rng([seed, 0x4EAD]).permutation(len(items))[:MOST_PICTURES]
-    chosen = [items[i] for i in order]
+    order = np.random.default_rng([seed, 0x4EAD]).permutation(len(items))
+    shuffled = [items[i] for i in order]
+    first = {label: i for i, (_, label) in reversed(list(enumerate(shuffled)))}  # a rare class is never missed
+    chosen = [shuffled[i] for i in sorted({*first.values(), *range(min(len(shuffled), MOST_PICTURES))})]
     features, labels = _features(network, preprocessing, pictures, chosen, listener), [label for _, label in chosen]
-    if len(set(labels)) < network.classifier.out_features:  # a class that the draw missed
-        return 0.0
     model = LogisticRegression(C=INVERSE_PENALTY, max_iter=300)
     model.fit(features, labels)
     weight, bias = model.coef_, model.intercept_

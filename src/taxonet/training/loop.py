@@ -22,6 +22,7 @@ from taxonet.console import Listener
 from taxonet.data import Sample, read_ahead
 from taxonet.errors import BundleError, TrainingError
 from taxonet.evaluation import Evaluation, evaluate_samples
+from taxonet.files import write_atomically
 from taxonet.images import Augmentation, Preprocessing
 from taxonet.inference import Classifier
 from taxonet.networks.layers import Network, batch_norms
@@ -243,4 +244,4 @@ def _truncate_log(path: Path, epochs: int) -> None:
     """Drop lines after the checkpoint's epoch: they will be written again."""
     if path.exists():
         lines = [line for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
-        path.write_text("".join(lines[:epochs]), "utf-8")
+        write_atomically(path, "".join(lines[:epochs]).encode())

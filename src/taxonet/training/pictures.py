@@ -86,6 +86,24 @@ def open_once(
     return readable, store, findings
 
 
+def open_briefly(
+    samples: Sequence[Sample], pictures: "Pictures", listener: Listener
+) -> tuple[tuple[Sample, ...], list[Finding]]:
+    """Open pictures that are not trained on, keeping none: the readable samples, and a finding for each other."""
+    answers = read_ahead(lambda sample: pictures.try_open(sample.path), samples)
+    readable: list[Sample] = []
+    findings: list[Finding] = []
+    listener.start("opening pictures of validation and test", len(samples))
+    for done, (sample, answer) in enumerate(zip(samples, answers, strict=True), start=1):
+        if isinstance(answer, str):
+            findings.append(Finding(str(sample.path), answer))
+        else:
+            readable.append(sample)
+        listener.advance(done)
+    listener.finish()
+    return tuple(readable), findings
+
+
 class Pictures:
     """Decoded pictures at working size, by path; beyond `budget` bytes they are decoded again at each use."""
 
@@ -136,5 +154,5 @@ def fingerprint(samples: Sequence[Sample], source: Path) -> str:
     for sample in samples:
         name = os.path.relpath(sample.path, root)
         size = sample.path.stat().st_size if sample.path.exists() else -1
-        digest.update(f"{name}\t{sample.label}\t{size}\n".encode())
+        digest.update(f"{name}\t{sample.label}\t{size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -8,7 +8,7 @@ import platform
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,11 @@ from taxonet.training.allocator import keep_freed_memory
 from taxonet.training.choose import NAMED, Facts, choose_recipe
 from taxonet.training.head import fit_head
 from taxonet.training.loop import LOG, InterruptedRun, Training, fit
-from taxonet.training.pictures import Pictures, Split, fingerprint, open_once, split_data
+from taxonet.training.pictures import Pictures, Split, fingerprint, open_briefly, open_once, split_data
 from taxonet.training.recipe import Recipe, read_recipe
 from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.catalogue import entries
-from taxonet.weights.networks import find_pretrained, save_network
+from taxonet.weights.networks import find_pretrained, save_network, takes_size
 
 DEFAULT_MODEL = "efficientnet_lite0"
 GREY_MODES = {"L", "1", "I;16"}
@@ -185,7 +185,8 @@ class _Job:
     def work(self, recipe: Any, overrides: dict[str, Any], resume: bool) -> TrainResult:
         self.pretrained = find_pretrained(self.variant, self.weights)
         self.channels = self.pretrained.in_channels if self.pretrained else _channels(self.split.train)
-        plain = create_model(self.variant, num_classes=len(self.split.classes), in_channels=self.channels)
+        with torch.device("meta"):
+            plain = create_model(self.variant, num_classes=len(self.split.classes), in_channels=self.channels)
         text = self.pretrained.preprocessing if self.pretrained else plain.default_preprocessing
         preprocessing = Preprocessing.parse(text).with_channels(self.channels)
         facts = Facts(
@@ -199,19 +200,34 @@ class _Job:
         if self.recipe.image_size != min(preprocessing.output_size):
             preprocessing = preprocessing.with_size(self.recipe.image_size)
         self.preprocessing = preprocessing
-        _check_augmentation(self.recipe.augmentation)
+        _check_size(plain, self.variant, self.channels, preprocessing.output_size)
+        _check_augmentation(self.recipe.augmentation, preprocessing.output_size)
         self._announce(reasons, resume)
         train, pictures, findings = open_once(self.split.train, self.recipe.image_size, self.channels, self.listener)
         self.findings = (*self.split.findings, *findings)
-        self._report_findings(train)
+        self._check_classes(train, findings)
+        self._leave_out_unreadable(pictures)
+        self._report_findings()
         self._record(train, resume)
         return self._fit(train, pictures, resume)
 
-    def _report_findings(self, train: Sequence[Sample]) -> None:
+    def _check_classes(self, train: Sequence[Sample], findings: Sequence[Finding]) -> None:
         missing = sorted(set(self.split.classes) - {sample.label for sample in train})
         if missing:
-            reason = self.findings[0].reason
+            theirs = {str(sample.path) for sample in self.split.train if sample.label == missing[0]}
+            reason = next(finding.reason for finding in findings if finding.path in theirs)
             raise DataError(f"no training picture of the class '{missing[0]}' can be read, the first: {reason}")
+
+    def _leave_out_unreadable(self, pictures: Pictures) -> None:
+        """Validation and test pictures that cannot be read are known before the first epoch, not after it."""
+        val, broken_val = open_briefly(self.split.val, pictures, self.listener)
+        test, broken_test = open_briefly(self.split.test, pictures, self.listener)
+        if not val:
+            raise DataError(f"no validation picture can be read, the first: {broken_val[0].reason}")
+        self.split = replace(self.split, val=val, test=test)
+        self.findings = (*self.findings, *broken_val, *broken_test)
+
+    def _report_findings(self) -> None:
         for finding in self.findings[:20]:
             self.listener.say(f"left out: {finding.path}: {finding.reason}")
         if len(self.findings) > 20:
@@ -241,7 +257,6 @@ class _Job:
         if resume:
             return
         self.run.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.run / RECIPE, self.recipe.to_toml().encode())
         for name, samples in (("train", train), ("val", self.split.val), ("test", self.split.test)):
             if samples:
                 _write_table(self.run / f"{name}.csv", samples)
@@ -256,7 +271,10 @@ class _Job:
             "validation": self.split.origin,
             "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
         }
-        write_atomically(self.run / RUN, json.dumps(facts, indent=2, ensure_ascii=False).encode())
+        write_atomically(
+            self.run / RUN, json.dumps(facts, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
+        )
+        write_atomically(self.run / RECIPE, self.recipe.to_toml().encode())  # last: with it the run can be resumed
 
     def _network(self, items: Sequence[tuple[Path, int]], pictures: Pictures, resume: bool) -> Network:
         torch.manual_seed(self.recipe.seed)
@@ -265,6 +283,7 @@ class _Job:
             num_classes=len(self.split.classes),
             in_channels=self.channels,
             dropout=self.recipe.dropout,
+            **(self.pretrained.options if self.pretrained else {}),
         )
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.pretrained is not None:
@@ -304,7 +323,7 @@ class _Job:
 
     def _info(self, metrics: dict[str, Any]) -> BundleInfo:
         provenance = {
-            "data": {"fingerprint": self.fingerprint, "name": self.data.name},
+            "data": {"fingerprint": self.fingerprint, "name": self.data.name.encode(errors="replace").decode()},
             "recipe": asdict(self.recipe),
             "parent": self.pretrained.provenance if self.pretrained else None,
             "versions": {
@@ -388,12 +407,23 @@ def _channels(samples: Sequence[Sample], looked_at: int = 64) -> int:
     return 1 if modes and modes <= GREY_MODES else 3
 
 
-def _check_augmentation(text: str) -> None:
-    """Every picture must come out in the same size."""
+def _check_augmentation(text: str, size: tuple[int, int]) -> None:
+    """Every picture must come out in the size that is evaluated."""
     augmentation, rng = Augmentation.parse(text), np.random.default_rng(0)
-    sizes = {augmentation(PIL.Image.new("RGB", size), rng).shape for size in ((64, 48), (50, 90))}
+    sizes = {augmentation(PIL.Image.new("RGB", size), rng).shape[:2] for size in ((64, 48), (50, 90))}
     if len(sizes) > 1:
         raise UsageError(f"the augmentation '{text}' gives pictures of several sizes, it needs a crop to one size")
+    height, width = sizes.pop()
+    if (height, width) != size:
+        raise UsageError(
+            f"the augmentation '{text}' gives pictures of {height}×{width}, image_size asks for {size[0]}×{size[1]}: "
+            "change one of them"
+        )
+
+
+def _check_size(network: Network, variant: str, channels: int, size: tuple[int, int]) -> None:
+    if not takes_size(network, channels, *size):
+        raise UsageError(f"pictures of {size[0]}×{size[1]} pixels are too small for {variant}")
 
 
 def _headline(evaluation: Evaluation) -> dict[str, Any]:
@@ -413,7 +443,7 @@ def _unique(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 def _write_table(path: Path, samples: Sequence[Sample]) -> None:
     """A CSV that `taxonet evaluate` reads; absolute paths, so that the run's folder may move."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label"])
         writer.writerows([str(sample.path.absolute()), sample.label] for sample in samples)

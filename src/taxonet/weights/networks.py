@@ -1,9 +1,11 @@
 """From a model's name or file to a network with its weights."""
 
 import os
+import types
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -81,13 +83,20 @@ def _check_preprocessing(info: BundleInfo, empty: Network) -> None:
             f"the preprocessing '{preprocessing}' gives {preprocessing.channels} channels, "
             f"the network takes {info.in_channels}"
         )
+    if not takes_size(empty, info.in_channels, height, width):
+        raise BundleError(f"pictures of {height}×{width} pixels are too small for {info.variant}")
+
+
+def takes_size(empty: Network, channels: int, height: int, width: int) -> bool:
+    """Whether anything is left of a picture of that size at the end of a network, which is on the meta device."""
     if min(height, width) >= ROOMY:
-        return
+        return True
     try:
         with torch.no_grad():
-            empty.eval()(torch.empty(1, info.in_channels, height, width, device="meta"))
-    except RuntimeError as error:
-        raise BundleError(f"pictures of {height}×{width} pixels are too small for {info.variant}") from error
+            empty.eval()(torch.empty(1, channels, height, width, device="meta"))
+    except RuntimeError:
+        return False
+    return True
 
 
 def _open_entry(entry: Entry) -> tuple[BundleInfo, Network]:
@@ -109,10 +118,12 @@ class Pretrained:
         preprocessing: str,
         provenance: Mapping[str, str],
         classes: tuple[str, ...] | None = None,
-        in_channels: int = 3,
+        options: Mapping[str, Any] = types.MappingProxyType({}),
     ) -> None:
         self.state = dict(state)
-        self.in_channels = in_channels
+        self.in_channels = int(options.get("in_channels", 3))
+        # how the source's network differs from the default of its variant; dropout is the recipe's business
+        self.options = {key: value for key, value in options.items() if key not in ("in_channels", "dropout")}
         self.preprocessing = preprocessing
         self.provenance = dict(provenance)
         self.classes = classes  # None where the source does not say
@@ -164,8 +175,8 @@ def _pretrained_from_file(variant: str, path: Path) -> Pretrained:
         raise UsageError(f"the weights file {path} does not exist, --weights takes auto, none or a file")
     state = read_checkpoint(path)
     info = _bundle_info(path) if path.suffix == ".safetensors" else None
-    channels = info.in_channels if info else 3
-    network = create_model(variant, in_channels=channels)
+    options = dict(info.options) if info and info.variant == find(variant).name else {}
+    network = create_model(variant, **options)
     try:
         layout, state = convert(state, network, find(variant).family)
     except BundleError as error:
@@ -175,7 +186,7 @@ def _pretrained_from_file(variant: str, path: Path) -> Pretrained:
         preprocessing = TORCHVISION_PREPROCESSING
     source = {"weights": path.name, "layout": layout, "sha256": sha256_of(path)}
     if info is not None:
-        return Pretrained(state, info.preprocessing, source, info.classes, channels)
+        return Pretrained(state, info.preprocessing, source, info.classes, options)
     return Pretrained(state, preprocessing, source)
 
 
