@@ -25,6 +25,11 @@ SMALL = [
     "mobilenet_v3_small_minimal",
     "mobilenet_v3_small_075_torchvision",
     "efficientnet_lite0",
+    "resnet18",
+    "resnet50_v1",
+    "resnet20_cifar",
+    "preresnet50",
+    "preresnet110_cifar",
 ]
 
 

@@ -24,6 +24,14 @@ FOREIGN = [
     ("mobilenet_v3_small", "torchvision"),
     ("mobilenet_v3_small_minimal", "torchvision"),
     ("efficientnet_lite0", "lukemelas"),
+    ("efficientnet_lite0", "timm"),
+    ("mobilenet_v1_025", "timm"),
+    ("mobilenet_v2_035", "timm"),
+    ("mobilenet_v3_small", "timm"),
+    ("resnet18", "torchvision"),
+    ("resnet50_v1", "torchvision"),
+    ("resnet20_cifar", "akamaster"),
+    ("preresnet50", "timm"),
 ]
 
 # some names of the published files, written down from them
@@ -58,6 +66,19 @@ PUBLISHED = {
         "features.16.0.weight": (960, 160, 1, 1),
         "classifier.0.weight": (1280, 960),
         "classifier.3.bias": (1000,),
+    },
+    ("resnet20_cifar", "akamaster"): {
+        "conv1.weight": (16, 3, 3, 3),
+        "layer1.0.bn2.running_var": (16,),
+        "layer3.2.conv2.weight": (64, 64, 3, 3),
+        "linear.weight": (10, 64),
+    },
+    ("resnet18", "torchvision"): {
+        "conv1.weight": (64, 3, 7, 7),
+        "layer1.0.conv1.weight": (64, 64, 3, 3),
+        "layer2.0.downsample.0.weight": (128, 64, 1, 1),
+        "layer2.0.downsample.1.running_mean": (128,),
+        "fc.bias": (1000,),
     },
     ("efficientnet_lite0", "lukemelas"): {
         "_conv_stem.weight": (32, 3, 3, 3),
