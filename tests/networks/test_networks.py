@@ -30,6 +30,7 @@ SMALL = [
     "resnet20_cifar",
     "preresnet50",
     "preresnet110_cifar",
+    "resnext50_32x4d",
 ]
 
 

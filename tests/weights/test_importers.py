@@ -32,6 +32,7 @@ FOREIGN = [
     ("resnet50_v1", "torchvision"),
     ("resnet20_cifar", "akamaster"),
     ("preresnet50", "timm"),
+    ("resnext50_32x4d", "torchvision"),
 ]
 
 # some names of the published files, written down from them
