@@ -42,6 +42,8 @@ def build(library: str, name: str) -> nn.Module:
 
         options = {"init_weights": False} if name == "googlenet" else {}
         network = torchvision.models.get_model(name, weights=None, **options)
+    if hasattr(network, "drop_rate"):  # timm's dropout as a function
+        network.drop_rate = 0.0
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

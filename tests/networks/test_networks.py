@@ -31,6 +31,8 @@ SMALL = [
     "preresnet50",
     "preresnet110_cifar",
     "resnext50_32x4d",
+    "seresnet50",
+    "sepreresnet164_cifar",
 ]
 
 

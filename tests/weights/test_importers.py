@@ -33,6 +33,8 @@ FOREIGN = [
     ("resnet20_cifar", "akamaster"),
     ("preresnet50", "timm"),
     ("resnext50_32x4d", "torchvision"),
+    ("seresnet50", "cadene"),
+    ("seresnet50_v15", "timm"),
 ]
 
 # some names of the published files, written down from them

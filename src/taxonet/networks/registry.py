@@ -118,7 +118,9 @@ def _check_option(name: str, value: object, hint: Any) -> None:
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             words = ", ".join(map(repr, get_args(hint)))
-            raise UsageError(f"{name} is {value!r}, it must be one of {words}{nearest(str(value), get_args(hint))}")
+            raise UsageError(
+                f"{name} is {value!r}, it must be one of {words}{nearest(str(value), map(str, get_args(hint)))}"
+            )
     elif hint is bool:
         if not isinstance(value, bool):
             raise UsageError(f"{name} is {value!r}, it must be True or False")
