@@ -25,6 +25,7 @@ SMALL = [
     "mobilenet_v3_small_minimal",
     "mobilenet_v3_small_075_torchvision",
     "efficientnet_lite0",
+    "efficientnet_b0",
 ]
 
 

@@ -24,6 +24,9 @@ FOREIGN = [
     ("mobilenet_v3_small", "torchvision"),
     ("mobilenet_v3_small_minimal", "torchvision"),
     ("efficientnet_lite0", "lukemelas"),
+    ("efficientnet_b0", "torchvision"),
+    ("efficientnet_b0", "lukemelas"),
+    ("efficientnet_b0", "timm"),
 ]
 
 # some names of the published files, written down from them

@@ -245,6 +245,13 @@ def init_fan_out(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+def init_classifier(classifier: nn.Linear) -> None:
+    """The classifier's weights uniform in ±1/√classes, as in the authors' code of MnasNet and EfficientNet."""
+    if not classifier.weight.is_meta:
+        bound = 1 / math.sqrt(classifier.out_features)
+        nn.init.uniform_(classifier.weight, -bound, bound)
+
+
 def blocks_by_stage(stem: nn.Module, stages: list[list[nn.Module]], last: nn.Module | None = None) -> nn.Sequential:
     """`stem`, `stage1` … `stageN` and, where there is one, `last` as one ordered body."""
     body: OrderedDict[str, nn.Module] = OrderedDict(stem=stem)

@@ -8,6 +8,8 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
 
+from torch import nn
+
 from taxonet.networks.layers import InvertedResidual, Network
 
 Naming = Callable[[Network], Iterator[str]]
@@ -22,8 +24,29 @@ def layouts_of(family: str) -> dict[str, Naming]:
     return layouts
 
 
-def inverted_residuals(network: Network) -> Iterator[tuple[int, list[str]]]:
+def inverted_residuals(network: nn.Module) -> Iterator[tuple[int, list[str]]]:
     """The inverted residuals, counted from 0, each with the names of its parts."""
     blocks = [m for m in network.modules() if isinstance(m, InvertedResidual)]
     for number, block in enumerate(blocks):
         yield number, [name for name, _ in block.layers.named_children() if name != "act"]
+
+
+def staged_inverted_residuals(network: Network) -> Iterator[tuple[int, int, list[str]]]:
+    """The inverted residuals by stage (counted from 1) and block (from 0), each with the names of its parts."""
+    for stage, blocks in enumerate(list(network.body.children())[1:-1], start=1):
+        for number, parts in inverted_residuals(blocks):
+            yield stage, number, parts
+
+
+def timm(network: Network) -> Iterator[str]:
+    """timm's EfficientNets and MnasNets: `blocks.STAGE.BLOCK.conv_dw`; without expansion the names move up."""
+    yield from ("conv_stem", "bn1")
+    for stage, number, parts in staged_inverted_residuals(network):
+        names = {"se": ("se.conv_reduce", "se.conv_expand")}
+        if "expand" in parts:
+            names |= {"expand": ("conv_pw", "bn1"), "depthwise": ("conv_dw", "bn2"), "project": ("conv_pwl", "bn3")}
+        else:
+            names |= {"depthwise": ("conv_dw", "bn1"), "project": ("conv_pw", "bn2")}
+        for part in parts:
+            yield from (f"blocks.{stage - 1}.{number}.{name}" for name in names[part])
+    yield from ("conv_head", "bn2", "classifier")
