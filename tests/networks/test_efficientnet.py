@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from tests.networks.test_networks import randomised
 from torch import nn
 
 from taxonet.networks import create_model
 from taxonet.networks.layers import Conv2dSame, InvertedResidual, SqueezeExcite, batch_norms
-from tests.networks.test_networks import randomised
 
 
 def blocks(network):
@@ -61,9 +61,7 @@ def test_padding_changes_the_function_and_not_the_weights():
     assert not torch.allclose(same(x), symmetric(x), rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("name", "blocks_of_stages"), [("b1", [2, 3, 3, 4, 4, 5, 2]), ("b7", [4, 7, 7, 10, 10, 13, 4])]
-)
+@pytest.mark.parametrize(("name", "lengths"), [("b1", [2, 3, 3, 4, 4, 5, 2]), ("b7", [4, 7, 7, 10, 10, 13, 4])])
 def test_repeats_are_rounded_up(name, lengths):
     with torch.device("meta"):
         network = create_model(f"efficientnet_{name}")

@@ -26,6 +26,8 @@ SMALL = [
     "mobilenet_v3_small_075_torchvision",
     "efficientnet_lite0",
     "efficientnet_b0",
+    "mnasnet_small",
+    "mnasnet0_35",
 ]
 
 

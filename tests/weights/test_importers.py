@@ -27,6 +27,9 @@ FOREIGN = [
     ("efficientnet_b0", "torchvision"),
     ("efficientnet_b0", "lukemelas"),
     ("efficientnet_b0", "timm"),
+    ("mnasnet0_35", "torchvision"),
+    ("mnasnet0_35", "timm"),
+    ("mnasnet_small_timm", "timm"),
 ]
 
 # some names of the published files, written down from them
