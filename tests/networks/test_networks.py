@@ -28,6 +28,10 @@ SMALL = [
     "efficientnet_b0",
     "mnasnet_small",
     "mnasnet0_35",
+    "shufflenet_v2_x0_5",
+    "shufflenet_v2_x0_5_megvii",
+    "shufflenet_v1_g8_x0_25",
+    "se_shufflenet_v1_g3_x1_0",
 ]
 
 

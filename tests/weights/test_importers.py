@@ -30,6 +30,8 @@ FOREIGN = [
     ("mnasnet0_35", "torchvision"),
     ("mnasnet0_35", "timm"),
     ("mnasnet_small_timm", "timm"),
+    ("shufflenet_v2_x0_5", "torchvision"),
+    ("shufflenet_v2_x1_0_megvii", "megvii"),
 ]
 
 # some names of the published files, written down from them
