@@ -33,6 +33,13 @@ SMALL = [
     "resnext50_32x4d",
     "seresnet50",
     "sepreresnet164_cifar",
+    "efficientnet_b0",
+    "mnasnet_small",
+    "mnasnet0_35",
+    "shufflenet_v2_x0_5",
+    "shufflenet_v2_x0_5_megvii",
+    "shufflenet_v1_g8_x0_25",
+    "se_shufflenet_v1_g3_x1_0",
 ]
 
 

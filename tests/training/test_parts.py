@@ -144,6 +144,8 @@ def test_schedules():
     assert learning_rate(cosine, 2) == pytest.approx(1.0)
     assert learning_rate(cosine, 6) == pytest.approx(0.5)
     assert learning_rate(cosine, 0) > 0
+    linear = Recipe(epochs=10, lr=1.0, schedule="linear", warmup_epochs=2)
+    assert [learning_rate(linear, epoch) for epoch in (1, 2, 4, 10)] == pytest.approx([0.5, 1.0, 0.75, 0.0])
     decay = Recipe(epochs=10, lr=1.0, schedule="exponential", decay_rate=0.9, decay_epochs=2.0)
     assert learning_rate(decay, 5.5) == pytest.approx(0.81)
 

@@ -35,6 +35,14 @@ FOREIGN = [
     ("resnext50_32x4d", "torchvision"),
     ("seresnet50", "cadene"),
     ("seresnet50_v15", "timm"),
+    ("efficientnet_b0", "torchvision"),
+    ("efficientnet_b0", "lukemelas"),
+    ("efficientnet_b0", "timm"),
+    ("mnasnet0_35", "torchvision"),
+    ("mnasnet0_35", "timm"),
+    ("mnasnet_small_timm", "timm"),
+    ("shufflenet_v2_x0_5", "torchvision"),
+    ("shufflenet_v2_x1_0_megvii", "megvii"),
 ]
 
 # some names of the published files, written down from them

@@ -47,19 +47,20 @@ class Network(nn.Module):
     variant: str = ""  # set by the registry, with the arguments that rebuild this network
     options: Mapping[str, Any] = {}
 
-    def set_head(self, num_features: int, num_classes: int, dropout: float) -> None:
+    def set_head(self, num_features: int, num_classes: int, dropout: float, bias: bool = True) -> None:
         """Give the network its classifier over `num_features` pooled values."""
         self.num_features = num_features
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(num_features, num_classes)
+        self.classifier = nn.Linear(num_features, num_classes, bias)
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a fresh one of `num_classes` outputs, on the same device and of the same type."""
         if num_classes < 1:
             raise UsageError(f"num_classes is {num_classes}, it must be at least 1")
-        weight = self.classifier.weight
-        self.classifier = nn.Linear(self.num_features, num_classes, device=weight.device, dtype=weight.dtype)
-        nn.init.zeros_(self.classifier.bias)  # the weight keeps Torch's uniform ±1/√fan-in
+        weight, bias = self.classifier.weight, self.classifier.bias is not None
+        self.classifier = nn.Linear(self.num_features, num_classes, bias, device=weight.device, dtype=weight.dtype)
+        if bias:
+            nn.init.zeros_(self.classifier.bias)  # the weight keeps Torch's uniform ±1/√fan-in
         self.options = {**self.options, "num_classes": num_classes}
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
@@ -242,6 +243,29 @@ def init_fan_out(network: nn.Module) -> None:
             nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def init_classifier(classifier: nn.Linear) -> None:
+    """The classifier's weights uniform in ±1/√classes, as in the authors' code of MnasNet and EfficientNet."""
+    if not classifier.weight.is_meta:
+        bound = 1 / math.sqrt(classifier.out_features)
+        nn.init.uniform_(classifier.weight, -bound, bound)
+
+
+def init_fan_in(network: Network) -> None:
+    """Convolutions N(0, 1/fan-in channels), the first N(0, 0.01); classifier N(0, 0.01) with bias 0; norm biases 1e-4
+    (the ShuffleNet authors' code)."""
+    first = True
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
+            nn.init.normal_(module.weight, 0.0, 0.01 if first else 1 / module.weight.shape[1])
+            first = False
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.constant_(module.bias, 1e-4)
+    if not network.classifier.weight.is_meta:
+        nn.init.normal_(network.classifier.weight, 0.0, 0.01)
+    if network.classifier.bias is not None:
+        nn.init.zeros_(network.classifier.bias)
 
 
 def blocks_by_stage(stem: nn.Module, stages: list[list[nn.Module]], last: nn.Module | None = None) -> nn.Sequential:

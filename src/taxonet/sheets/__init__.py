@@ -115,7 +115,7 @@ class RecipeFacts(Record):
     decay_depthwise: bool | None = None
     batch_size: int | None = None
     epochs: int | None = None
-    schedule: Literal["step", "exponential", "cosine"] | None = None
+    schedule: Literal["step", "exponential", "cosine", "linear"] | None = None
     milestones: tuple[float, ...] | None = None
     gamma: float | None = None
     decay_rate: float | None = None

@@ -35,14 +35,16 @@ def fit_head(
     first = {label: i for i, (_, label) in reversed(list(enumerate(shuffled)))}  # a rare class is never missed
     chosen = [shuffled[i] for i in sorted({*first.values(), *range(min(len(shuffled), MOST_PICTURES))})]
     features, labels = _features(network, preprocessing, pictures, chosen, listener), [label for _, label in chosen]
-    model = LogisticRegression(C=INVERSE_PENALTY, max_iter=300)
+    has_bias = network.classifier.bias is not None
+    model = LogisticRegression(C=INVERSE_PENALTY, max_iter=300, fit_intercept=has_bias)
     model.fit(features, labels)
     weight, bias = model.coef_, model.intercept_
     if len(weight) == 1:  # two classes: scikit-learn fits one margin
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     with torch.no_grad():
         network.classifier.weight.copy_(torch.from_numpy(weight))
-        network.classifier.bias.copy_(torch.from_numpy(bias))
+        if has_bias:
+            network.classifier.bias.copy_(torch.from_numpy(bias))
     return float(model.score(features, labels))
 
 

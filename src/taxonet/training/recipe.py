@@ -11,7 +11,7 @@ from typing import Any
 from taxonet.errors import UsageError, nearest
 
 OPTIMIZERS = ("sgd", "adamw", "rmsprop_tf")
-SCHEDULES = ("constant", "cosine", "step", "exponential")
+SCHEDULES = ("constant", "cosine", "linear", "step", "exponential")
 NORM_STATISTICS = ("train", "frozen")
 
 

@@ -8,6 +8,8 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 
+from torch import nn
+
 from taxonet.networks.layers import InvertedResidual, Network
 
 Naming = Callable[[Network], Iterator[str]]
@@ -22,7 +24,7 @@ def layouts_of(family: str) -> dict[str, Naming]:
     return layouts
 
 
-def inverted_residuals(network: Network) -> Iterator[tuple[int, list[str]]]:
+def inverted_residuals(network: nn.Module) -> Iterator[tuple[int, list[str]]]:
     """The inverted residuals, counted from 0, each with the names of its parts."""
     blocks = [m for m in network.modules() if isinstance(m, InvertedResidual)]
     for number, block in enumerate(blocks):
@@ -42,3 +44,18 @@ def timm_inverted_residuals(network: Network, repeats: Sequence[int]) -> Iterato
         names = TIMM_EXPANDED if "expand" in parts else TIMM_SEPARABLE
         for part in parts:
             yield from (f"blocks.{stage}.{block}.{name}" for name in names.get(part, TIMM_SQUEEZE))
+
+
+def staged_inverted_residuals(network: Network) -> Iterator[tuple[int, int, list[str]]]:
+    """The inverted residuals by stage (counted from 1) and block (from 0), each with the names of its parts."""
+    for stage, blocks in enumerate(list(network.body.children())[1:-1], start=1):
+        for number, parts in inverted_residuals(blocks):
+            yield stage, number, parts
+
+
+def timm(network: Network) -> Iterator[str]:
+    """timm's EfficientNets and MnasNets: `blocks.STAGE.BLOCK.conv_dw`, a stage for each row of the table."""
+    yield from ("conv_stem", "bn1")
+    stages = list(network.body.children())[1:-1]
+    yield from timm_inverted_residuals(network, [len(list(stage.children())) for stage in stages])
+    yield from ("conv_head", "bn2", "classifier")

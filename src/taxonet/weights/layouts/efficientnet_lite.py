@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from taxonet.networks.layers import Network
-from taxonet.weights.layouts import inverted_residuals, timm_inverted_residuals
+from taxonet.weights.layouts import inverted_residuals, timm
 
 
 def lukemelas(network: Network) -> Iterator[str]:
@@ -14,14 +14,6 @@ def lukemelas(network: Network) -> Iterator[str]:
         for part in parts:
             yield from (f"_blocks.{number}.{name}" for name in names.get(part, ("_project_conv", "_bn2")))
     yield from ("_conv_head", "_bn1", "_fc")
-
-
-def timm(network: Network) -> Iterator[str]:
-    """timm's `tf_efficientnet_lite*`: `blocks.S.B.conv_pwl`."""
-    yield from ("conv_stem", "bn1")
-    stages = [stage for name, stage in network.body.named_children() if name.startswith("stage")]
-    yield from timm_inverted_residuals(network, [len(list(stage.children())) for stage in stages])
-    yield from ("conv_head", "bn2", "classifier")
 
 
 LAYOUTS = {"lukemelas": lukemelas, "timm": timm}
