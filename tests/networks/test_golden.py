@@ -62,16 +62,16 @@ def test_logits_and_training_step_equal_the_peers(name, port):
     theirs = [key for key in golden.files if key.startswith("grad ")]
     if not theirs:
         return
-    network.train()
-    loss = F.cross_entropy(network(x), torch.tensor(LABELS))
+    places = {value.data_ptr(): key for key, value in renamed.items()}
+    network.double().train()  # statistics of two images amplify rounding
+    loss = F.cross_entropy(network(x.double()), torch.tensor(LABELS))
     loss.backward()
     assert loss.item() == pytest.approx(float(golden["loss"]), rel=1e-5)
-    places = {value.data_ptr(): key for key, value in renamed.items()}
     parameters = dict(network.named_parameters())
     for key in theirs:
         parameter = parameters[places[state[key.removeprefix("grad ")].data_ptr()]]
         ours = parameter.grad.flatten()[: len(golden[key])].numpy()
-        assert relative_error(ours, golden[key]) <= 1e-3, key
+        assert relative_error(ours, golden[key]) <= 1e-6, key
 
 
 def test_every_fixture_belongs_to_a_port():
