@@ -85,6 +85,7 @@ def test_cost_at_other_settings_equals_the_sheet(name, expected):
         expected.input_size or sheet.input_size,
         expected.channels or sheet.channels,
         num_classes=expected.num_classes or sheet.num_classes,
+        **expected.options,
     )
     if expected.params is not None:
         assert built.params == expected.params

@@ -57,12 +57,13 @@ class Cost(Record):
 
 @dataclass(frozen=True)
 class Count(Cost):
-    """What a variant costs at another setting; None means as in the variant itself."""
+    """What a variant costs at another setting; None means as in the variant itself, `options` are the network's."""
 
     params: int | None = None
     input_size: int | None = None
     channels: int | None = None
     num_classes: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,15 @@ class Divergence(Record):
     taxonet: str
 
 
+@dataclass(frozen=True)
+class NotReproduced(Record):
+    """A published row or figure that the network as described does not give, or that was left out, and why."""
+
+    row: str
+    published: str
+    reason: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecipeFacts(Record):
     """How the paper trains; None where it does not say. `milestones` are fractions of the epochs."""
@@ -130,7 +140,10 @@ class RecipeFacts(Record):
 
 @dataclass(frozen=True)
 class Sheet:
-    """The facts of one family; variants by name, recipes by data set (`cifar`, `svhn`, `imagenet`)."""
+    """The facts of one family; variants by name, recipes by data set (`cifar`, `svhn`, `imagenet`).
+
+    `idea` is two paragraphs with an empty line between: what the family is about, and how its networks are built.
+    """
 
     family: str
     title: str
@@ -139,6 +152,7 @@ class Sheet:
     variants: dict[str, VariantFacts]
     divergences: tuple[Divergence, ...]
     recipes: dict[str, RecipeFacts]
+    not_reproduced: tuple[NotReproduced, ...]
 
 
 def families() -> list[str]:
@@ -163,7 +177,8 @@ def parse_sheet(text: str, family: str) -> Sheet:
     variants = {facts.name: facts for facts in file.variant}
     if len(variants) < len(file.variant):
         raise ValueError(f"the sheet '{family}' names a variant twice")
-    return Sheet(file.family, file.title, file.idea, file.paper, variants, file.divergence, file.recipe)
+    recipes, missing = file.recipe, file.not_reproduced
+    return Sheet(file.family, file.title, file.idea, file.paper, variants, file.divergence, recipes, missing)
 
 
 @dataclass(frozen=True)
@@ -175,6 +190,7 @@ class _File(Record):
     variant: tuple[VariantFacts, ...]
     divergence: tuple[Divergence, ...]
     recipe: dict[str, RecipeFacts]
+    not_reproduced: tuple[NotReproduced, ...] = ()
 
 
 R = TypeVar("R", bound=Record)
