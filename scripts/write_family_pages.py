@@ -107,7 +107,7 @@ def _index() -> str:
         "<!-- Written by `python -m scripts.write_family_pages`; edit the sheets. -->",
         "",
         f"{len(variants)} networks in {len(sheets)} families. On every test run each is compared with its published",
-        f"arithmetic, and the logits of {len(ports)} with those of torchvision's or timm's network of the same weights.",
+        f"arithmetic, and in {len(ports)} comparisons the logits must equal those of torchvision's or timm's network.",
         "",
         "| family | variants | parameters | compared with ports | paper |",
         "|---|--:|---|--:|---|",
