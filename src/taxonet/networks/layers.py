@@ -182,11 +182,24 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 
+class ChannelShuffle(nn.Module):
+    """`channel_shuffle` as a layer."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → the same shape."""
+        return channel_shuffle(x, self.groups)
+
+
 class InvertedResidual(nn.Module):
     """1×1 expansion → depthwise k×k → (squeeze-excite) → linear 1×1 projection (arXiv 1801.04381, §3; 1905.02244, §5).
 
     The expansion is left out when `hidden` equals `c_in`; the input is added when the shape does not change and `skip`
-    is not False. Squeeze-and-excitation, where `squeeze` is its hidden width, sits on the depthwise maps.
+    is not False. Squeeze-and-excitation, where `squeeze` is its hidden width, sits on the depthwise maps. With `groups`
+    it is IGCV3's (arXiv 1806.00178): both 1×1 are grouped, the expansion is always there, linear and then shuffled.
     """
 
     def __init__(
@@ -197,6 +210,7 @@ class InvertedResidual(nn.Module):
         hidden: int,
         kernel: int = 3,
         stride: int = 1,
+        groups: int = 1,
         act: str = "relu6",
         style: Style,
         squeeze: int = 0,
@@ -208,7 +222,10 @@ class InvertedResidual(nn.Module):
     ) -> None:
         super().__init__()
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        if hidden != c_in:
+        if groups > 1:
+            layers["expand"] = style.conv_norm(c_in, hidden, groups=groups)
+            layers["shuffle"] = ChannelShuffle(groups)
+        elif hidden != c_in:
             layers["expand"] = style.conv_norm(c_in, hidden, act=act)
         late_act = bool(squeeze) and se_before_activation
         layers["depthwise"] = style.conv_norm(
@@ -218,7 +235,7 @@ class InvertedResidual(nn.Module):
             layers["se"] = SqueezeExcite(hidden, squeeze, gate, squeeze_act)
         if late_act:
             layers["act"] = ACTIVATIONS[act](inplace=True)
-        layers["project"] = style.conv_norm(hidden, c_out)
+        layers["project"] = style.conv_norm(hidden, c_out, groups=groups)
         self.layers = nn.Sequential(layers)
         self.residual = skip and stride == 1 and c_in == c_out
         self.drop_path = StochasticDepth(drop_path)

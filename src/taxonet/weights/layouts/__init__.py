@@ -25,10 +25,10 @@ def layouts_of(family: str) -> dict[str, Naming]:
 
 
 def inverted_residuals(network: nn.Module) -> Iterator[tuple[int, list[str]]]:
-    """The inverted residuals, counted from 0, each with the names of its parts."""
+    """The inverted residuals, counted from 0, each with the names of its parts that have weights."""
     blocks = [m for m in network.modules() if isinstance(m, InvertedResidual)]
     for number, block in enumerate(blocks):
-        yield number, [name for name, _ in block.layers.named_children() if name != "act"]
+        yield number, [name for name, part in block.layers.named_children() if list(part.parameters())]
 
 
 TIMM_EXPANDED = {"expand": ("conv_pw", "bn1"), "depthwise": ("conv_dw", "bn2"), "project": ("conv_pwl", "bn3")}
