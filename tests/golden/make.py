@@ -27,8 +27,7 @@ from taxonet.networks.registry import list_models  # noqa: E402
 from taxonet.sheets import families, load_sheet  # noqa: E402
 
 HERE = Path(__file__).parent
-SIZES = {"alexnet": 224, "vgg": 224}  # others see a smaller picture, which costs less and shows as much
-SIZE = 96
+SIZE = 96  # a small picture costs less and shows as much
 
 
 def build(library: str, name: str) -> nn.Module:
@@ -86,7 +85,7 @@ def main(pattern: str = "*") -> None:
         for facts in load_sheet(family).variants.values():
             for port in facts.ports:
                 if fnmatch.fnmatch(facts.name, pattern):
-                    found = golden(port.library, port.name, SIZES.get(family, SIZE), with_step=not stepped)
+                    found = golden(port.library, port.name, SIZE, with_step=not stepped)
                     path = HERE / f"{port.library}-{port.name}.npz"
                     np.savez_compressed(path, **found)
                     print(f"{path.name}: {path.stat().st_size:,} bytes, largest logit {abs(found['logits']).max():.3g}")

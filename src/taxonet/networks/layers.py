@@ -8,7 +8,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -42,25 +42,46 @@ class Network(nn.Module):
     body: nn.Sequential
     dropout: nn.Dropout
     classifier: nn.Linear
+    auxiliary: nn.ModuleDict  # classifiers on earlier maps, by the stage they look at; of use in training only
+    auxiliary_weight: float = 0.3  # of the loss of each of them
     num_features: int
     default_preprocessing: str
     variant: str = ""  # set by the registry, with the arguments that rebuild this network
     options: Mapping[str, Any] = {}
 
-    def set_head(self, num_features: int, num_classes: int, dropout: float, bias: bool = True) -> None:
-        """Give the network its classifier over `num_features` pooled values."""
+    def set_head(
+        self,
+        num_features: int,
+        num_classes: int,
+        dropout: float,
+        bias: bool = True,
+        auxiliary: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        """Give the network its classifier over `num_features` pooled values.
+
+        `auxiliary` are heads by the stage whose map they see; each has a `classifier` of its own.
+        """
         self.num_features = num_features
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(num_features, num_classes, bias)
+        self.auxiliary = nn.ModuleDict(auxiliary)
+
+    def classifiers(self) -> dict[str, nn.Linear]:
+        """The layers that give logits by their names: the classifier, then those of the auxiliary heads."""
+        names = ("classifier", *(f"auxiliary.{stage}.classifier" for stage in self.auxiliary))
+        return {name: cast(nn.Linear, self.get_submodule(name)) for name in names}
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a fresh one of `num_classes` outputs, on the same device and of the same type."""
+        """Replace the classifier by a fresh one of `num_classes` outputs, on the same device and of the same type;
+        those of the auxiliary heads too."""
         if num_classes < 1:
             raise UsageError(f"num_classes is {num_classes}, it must be at least 1")
-        weight, bias = self.classifier.weight, self.classifier.bias is not None
-        self.classifier = nn.Linear(self.num_features, num_classes, bias, device=weight.device, dtype=weight.dtype)
-        if bias:
-            nn.init.zeros_(self.classifier.bias)  # the weight keeps Torch's uniform ±1/√fan-in
+        for name, old in self.classifiers().items():
+            weight, bias = old.weight, old.bias is not None
+            fresh = nn.Linear(old.in_features, num_classes, bias, device=weight.device, dtype=weight.dtype)
+            if bias:
+                nn.init.zeros_(fresh.bias)  # the weight keeps Torch's uniform ±1/√fan-in
+            self.set_submodule(name, fresh)
         self.options = {**self.options, "num_classes": num_classes}
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
@@ -88,6 +109,14 @@ class Network(nn.Module):
         """Logits (N, classes) of images (N, in_channels, H, W)."""
         return self.forward_head(self.forward_features(x))
 
+    def forward_with_auxiliary(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The logits, and those of the auxiliary heads (most networks have none), for the loss of a training step."""
+        if not self.auxiliary:
+            return self(x), []
+        maps = self.stages(x)
+        features = maps[next(reversed(maps))]
+        return self.forward_head(features), [head(maps[stage]) for stage, head in self.auxiliary.items()]
+
 
 class Conv2dSame(nn.Conv2d):
     """Convolution with TensorFlow's SAME padding: output ⌈size/stride⌉, the odd pixel goes to the bottom and right."""
@@ -104,12 +133,18 @@ def _same_padding(size: int, kernel: int, stride: int) -> int:
 
 
 def conv2d(
-    c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1, padding: Padding = "symmetric"
+    c_in: int,
+    c_out: int,
+    kernel: int,
+    stride: int = 1,
+    groups: int = 1,
+    padding: Padding = "symmetric",
+    bias: bool = False,
 ) -> nn.Conv2d:
-    """A convolution without bias that keeps the map size at stride 1."""
+    """A convolution that keeps the map size at stride 1."""
     if padding == "same" and stride > 1:  # at stride 1 and odd kernels SAME is the symmetric padding
-        return Conv2dSame(c_in, c_out, kernel, stride, groups=groups, bias=False)
-    return nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+        return Conv2dSame(c_in, c_out, kernel, stride, groups=groups, bias=bias)
+    return nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, groups=groups, bias=bias)
 
 
 @dataclass(frozen=True)
@@ -119,6 +154,8 @@ class Style:
     padding: Padding = "symmetric"
     norm_eps: float = 1e-5
     norm_momentum: float = 0.1
+    bias: bool = False  # of the convolutions
+    normalized: bool = True  # networks from before batch norm have none
 
     def norm(self, channels: int) -> nn.BatchNorm2d:
         """Batch normalisation in this style."""
@@ -129,8 +166,10 @@ class Style:
     ) -> nn.Sequential:
         """Convolution → batch norm → activation (none when `act` is None)."""
         layers: OrderedDict[str, nn.Module] = OrderedDict(
-            conv=conv2d(c_in, c_out, kernel, stride, groups, self.padding), norm=self.norm(c_out)
+            conv=conv2d(c_in, c_out, kernel, stride, groups, self.padding, self.bias)
         )
+        if self.normalized:
+            layers["norm"] = self.norm(c_out)
         if act is not None:
             layers["act"] = ACTIVATIONS[act](inplace=True)
         return nn.Sequential(layers)
@@ -246,6 +285,26 @@ class InvertedResidual(nn.Module):
         return x + self.drop_path(out) if self.residual else out
 
 
+def hidden_layers(c_in: int, side: int, dropout: float, dropout_first: bool = False) -> nn.Sequential:
+    """The two hidden linear layers of 4096 of AlexNet and VGG over a map that is pooled to `side` × `side`.
+
+    Dropout follows the first; that of the second is the network's own, before its classifier. With `dropout_first` it
+    comes before each of the two instead (torchvision's AlexNet).
+    """
+    return nn.Sequential(
+        OrderedDict(
+            pool=nn.AdaptiveAvgPool2d(side),  # changes nothing at 224 pixels
+            flatten=nn.Flatten(),
+            drop5=nn.Dropout(dropout if dropout_first else 0.0),
+            fc6=nn.Linear(c_in * side * side, 4096),
+            act6=nn.ReLU(inplace=True),
+            drop6=nn.Dropout(dropout),
+            fc7=nn.Linear(4096, 4096),
+            act7=nn.ReLU(inplace=True),
+        )
+    )
+
+
 def make_divisible(value: float, divisor: int = 8) -> int:
     """`value` rounded to a multiple of `divisor`, never below 0.9 of it (TF-slim `nets/mobilenet`)."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
@@ -260,6 +319,16 @@ def init_fan_out(network: nn.Module) -> None:
             nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def init_linear_normal(network: nn.Module, std: float = 0.01) -> None:
+    """Linear layers N(0, `std`), biases 0, as AlexNet and VGG have them."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            if not module.weight.is_meta:
+                nn.init.normal_(module.weight, 0.0, std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def init_classifier(classifier: nn.Linear) -> None:
