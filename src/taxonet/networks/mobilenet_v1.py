@@ -2,7 +2,8 @@
 
 Thirteen such units after a 3×3/2 stem; the width multiplier scales every layer by truncation. The last depthwise
 convolution has stride 1: the "s2" of the paper's Table 1 does not fit its own map sizes. TF-slim's released nets use
-ReLU6, SAME padding and eps 1e-3: `activation="relu6", padding="same", norm_eps=1e-3`.
+ReLU6, SAME padding and eps 1e-3: `activation="relu6", padding="same", norm_eps=1e-3`. The `se_` net of SENet's paper
+excites the output of every pointwise convolution.
 """
 
 from collections import OrderedDict
@@ -13,6 +14,7 @@ from torch import nn
 from taxonet.networks.layers import (
     Network,
     Padding,
+    SqueezeExcite,
     Style,
     blocks_by_stage,
     imagenet_preprocessing,
@@ -26,6 +28,7 @@ UNITS = (  # output maps, stride of the depthwise convolution (Table 1)
     *((512, 1),) * 5,
     *((1024, 2), (1024, 1)),
 )
+SE_RATIO = 16
 
 
 def scaled(channels: int, width: float) -> int:
@@ -33,14 +36,15 @@ def scaled(channels: int, width: float) -> int:
     return max(int(channels * width), 8)
 
 
-def separable_unit(c_in: int, c_out: int, stride: int, act: str, style: Style) -> nn.Sequential:
-    """Depthwise 3×3-BN-act, pointwise 1×1-BN-act (Figure 3)."""
-    return nn.Sequential(
-        OrderedDict(
-            depthwise=style.conv_norm(c_in, c_in, 3, stride, groups=c_in, act=act),
-            pointwise=style.conv_norm(c_in, c_out, act=act),
-        )
+def separable_unit(c_in: int, c_out: int, stride: int, act: str, style: Style, squeeze: bool) -> nn.Sequential:
+    """Depthwise 3×3-BN-act, pointwise 1×1-BN-act (Figure 3), then squeeze-and-excite where it is wanted."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
+        depthwise=style.conv_norm(c_in, c_in, 3, stride, groups=c_in, act=act),
+        pointwise=style.conv_norm(c_in, c_out, act=act),
     )
+    if squeeze:
+        layers["se"] = SqueezeExcite(c_out, c_out // SE_RATIO, bias=False)
+    return nn.Sequential(layers)
 
 
 class MobileNetV1(Network):
@@ -52,6 +56,7 @@ class MobileNetV1(Network):
         in_channels: int,
         *,
         width: float,
+        squeeze: bool,
         dropout: float = 0.0,
         activation: Literal["relu", "relu6"] = "relu",
         padding: Padding = "symmetric",
@@ -64,7 +69,7 @@ class MobileNetV1(Network):
         units: list[nn.Module] = []
         for channels, stride in UNITS:
             c_out = scaled(channels, width)
-            units.append(separable_unit(c_in, c_out, stride, activation, style))
+            units.append(separable_unit(c_in, c_out, stride, activation, style, squeeze))
             c_in = c_out
         self.body = blocks_by_stage(stem, split_at_strides(units, [stride for _, stride in UNITS]))
         self.set_head(c_in, num_classes, dropout)
@@ -73,10 +78,11 @@ class MobileNetV1(Network):
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "mobilenet_v1": {"width": 1.0},
-    "mobilenet_v1_075": {"width": 0.75},
-    "mobilenet_v1_050": {"width": 0.5},
-    "mobilenet_v1_025": {"width": 0.25},
+    "mobilenet_v1": {"width": 1.0, "squeeze": False},
+    "mobilenet_v1_075": {"width": 0.75, "squeeze": False},
+    "mobilenet_v1_050": {"width": 0.5, "squeeze": False},
+    "mobilenet_v1_025": {"width": 0.25, "squeeze": False},
+    "se_mobilenet_v1": {"width": 1.0, "squeeze": True},
 }
 
 ALIASES = {"mobilenetv1_100": "mobilenet_v1", "mobilenet_v1_100": "mobilenet_v1"}
