@@ -106,14 +106,21 @@ def test_groups_that_do_not_divide_the_maps_are_not_complementary():
 
 @pytest.mark.parametrize("groups", [(4, 8), (24, 2), (64, 8, 8), (12, 4, 6, 6)])
 def test_the_shuffles_of_a_complementary_block_restore_the_order_of_the_primary_groups(groups):
-    channels = math.prod(groups) ** (1 / (len(groups) - 1)) if len(groups) > 1 else groups[0]
-    channels = round(channels)
+    channels = round(math.prod(groups) ** (1 / (len(groups) - 1)))  # what the condition says of the groups
     assert complementary(channels, groups)
     x = torch.arange(float(channels)).view(1, channels, 1, 1)
     shuffled = x
     for g in groups:
         shuffled = interleaving.channel_shuffle(shuffled, g)
     assert torch.equal(shuffled, x)
+
+
+def test_the_shuffles_of_the_authors_widening_block_do_not():
+    block = create_model("igc_l4m8_20_ident").body.stage2[0].conv1  # 4 groups of 16 maps, then 8 of 8
+    assert not complementary(64, block.groups)
+    counted = paths(64, block.groups)
+    assert not (counted == 1).all()
+    assert (counted.sum(1) == 16 * 8).all()  # twice the paths of the paper's form
 
 
 # --- the rule of the width
