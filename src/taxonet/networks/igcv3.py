@@ -2,8 +2,8 @@
 
 For the same cost the grouped blocks of MobileNet v2 (2 groups, a shuffle after the expansion) allow twice the depth,
 hence D. The expansion has no activation; that of the first block stays though it does not widen. Widths are rounded and
-made even. In the authors' code a stage's first block expands a width that was multiplied twice, and above width 1 the
-last maps are one too many (`scaling="authors"`). On CIFAR the authors multiply parameters, not widths.
+made even; above width 1 the authors' last convolution has one map more. In their code a stage's first block expands a
+width that was multiplied twice (`scaling="authors"`). On CIFAR the authors multiply parameters, not widths.
 """
 
 from typing import Any, Literal
@@ -76,7 +76,7 @@ class IGCV3(Network):
                 )
                 blocks.append(block)
                 c_in = c_out
-        last = scaled(1280, max(1.0, width)) + (authors and width > 1)
+        last = scaled(1280, max(1.0, width)) + (width > 1)  # the one more is the authors'
         self.body = blocks_by_stage(stem, split_at_strides(blocks, strides), style.conv_norm(c_in, last, act="relu6"))
         self.set_head(last, num_classes, dropout)
         self.default_preprocessing = CIFAR_PREPROCESSING if small else imagenet_preprocessing()
