@@ -27,7 +27,7 @@ from taxonet.networks.registry import list_models  # noqa: E402
 from taxonet.sheets import families, load_sheet  # noqa: E402
 
 HERE = Path(__file__).parent
-SIZES = {"alexnet": 224, "vgg": 224}  # others see a smaller picture, which costs less and shows as much
+SIZES = {"alexnet": 224, "vgg": 224, "nfnet": 64}  # others see a smaller picture, which costs less and shows as much
 SIZE = 96
 
 
