@@ -28,6 +28,7 @@ from taxonet.sheets import families, load_sheet  # noqa: E402
 
 HERE = Path(__file__).parent
 SIZE = 96  # a small picture costs less and shows as much
+SIZES = {"nfnet": 64}
 
 
 def build(library: str, name: str) -> nn.Module:
@@ -85,7 +86,7 @@ def main(pattern: str = "*") -> None:
         for facts in load_sheet(family).variants.values():
             for port in facts.ports:
                 if fnmatch.fnmatch(facts.name, pattern):
-                    found = golden(port.library, port.name, SIZE, with_step=not stepped)
+                    found = golden(port.library, port.name, SIZES.get(family, SIZE), with_step=not stepped)
                     path = HERE / f"{port.library}-{port.name}.npz"
                     np.savez_compressed(path, **found)
                     print(f"{path.name}: {path.stat().st_size:,} bytes, largest logit {abs(found['logits']).max():.3g}")

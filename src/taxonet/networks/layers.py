@@ -123,9 +123,14 @@ class Conv2dSame(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, out_channels, ⌈H/stride⌉, ⌈W/stride⌉)."""
-        height = _same_padding(x.shape[2], self.kernel_size[0], self.stride[0])
-        width = _same_padding(x.shape[3], self.kernel_size[1], self.stride[1])
-        return super().forward(F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2)))
+        return super().forward(pad_same(x, self.kernel_size[0], self.stride[0]))
+
+
+def pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """A map (N, C, H, W) with the zeros around it that SAME gives a square kernel."""
+    height = _same_padding(x.shape[2], kernel, stride)
+    width = _same_padding(x.shape[3], kernel, stride)
+    return F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
 
 
 def _same_padding(size: int, kernel: int, stride: int) -> int:
@@ -200,19 +205,20 @@ class SqueezeExcite(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """Drop a sample's whole branch with probability `rate` in training, and scale the others by 1/(1 − rate)
-    (Huang et al. 2016, arXiv 1603.09382)."""
+    """Drop a sample's whole branch with probability `rate` in training, and scale the others by 1/(1 − rate) unless
+    `rescale` is False (Huang et al. 2016, arXiv 1603.09382)."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, rescale: bool = True) -> None:
         super().__init__()
-        self.rate = rate
+        self.rate, self.rescale = rate, rescale
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, …) → the same shape."""
         if not self.training or self.rate == 0:
             return x
         kept = torch.rand((x.shape[0],) + (1,) * (x.ndim - 1), device=x.device) >= self.rate
-        return x * kept.to(x.dtype) / (1 - self.rate)
+        x = x * kept.to(x.dtype)
+        return x / (1 - self.rate) if self.rescale else x
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
