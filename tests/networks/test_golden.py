@@ -30,7 +30,10 @@ def test_logits_and_training_step_equal_the_peers(name, port):
         return
     places = {value.data_ptr(): key for key, value in renamed.items()}
     network.double().train()  # statistics of two images amplify rounding
-    loss = F.cross_entropy(network(images(int(golden["size"])).double()), torch.tensor(LABELS))
+    logits, auxiliary = network.forward_with_auxiliary(images(int(golden["size"])).double())
+    loss = F.cross_entropy(logits, torch.tensor(LABELS))
+    for other in auxiliary:
+        loss = loss + network.auxiliary_weight * F.cross_entropy(other, torch.tensor(LABELS))
     loss.backward()
     assert loss.item() == pytest.approx(float(golden["loss"]), rel=1e-5)
     parameters = dict(network.named_parameters())

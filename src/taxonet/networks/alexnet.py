@@ -11,7 +11,13 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from taxonet.networks.layers import Network, hidden_layers, imagenet_preprocessing
+from taxonet.networks.layers import (
+    Network,
+    hidden_layers,
+    imagenet_preprocessing,
+    init_fan_out,
+    init_linear_normal,
+)
 from taxonet.networks.registry import register
 
 Normalization = Literal["none", "before_pool", "after_pool"]
@@ -19,7 +25,6 @@ NUMBERS = (1, 2, 3, 4, 5)
 POOLED = (1, 2, 5)
 RESPONSE_NORMALIZED = (1, 2)
 SEEN_BY_BOTH = (1, 3)  # convolutions that see all maps even where the network has two halves
-BIASED = (2, 4, 5)  # convolutions whose biases start above 0
 
 
 def convolution(number: int, c_in: int, c_out: int, groups: int) -> nn.Conv2d:
@@ -65,27 +70,13 @@ class AlexNet(Network):
         self.hidden = hidden_layers(c_in, 6, dropout, dropout_first)
         self.set_head(4096, num_classes, 0.0 if dropout_first else dropout)
         self.default_preprocessing = imagenet_preprocessing()
-        init_gaussian(self)
+        init_fan_out(self)
+        init_linear_normal(self)
 
     def pooled(self, features: Tensor) -> Tensor:
         """The hidden layers fc6 and fc7, (N, 4096); maps of other sizes than 6×6 are pooled to it first."""
         hidden: Tensor = self.hidden(features)
         return hidden
-
-
-def init_gaussian(network: AlexNet) -> None:
-    """N(0, 0.01), hidden layers N(0, 0.005); biases of conv2, conv4, conv5 and the hidden layers 0.1, others 0.
-
-    The paper starts these biases at 1, with which Caffe's replication did not learn; its values are used.
-    """
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            hidden = name.startswith("hidden")
-            if not module.weight.is_meta:
-                nn.init.normal_(module.weight, 0.0, 0.005 if hidden else 0.01)
-            biased = hidden or name in [f"body.conv{number}.conv" for number in BIASED]
-            assert module.bias is not None
-            nn.init.constant_(module.bias, 0.1 if biased else 0.0)
 
 
 def original(groups: int = 2, normalization: Normalization = "before_pool", k: float = 2.0) -> dict[str, Any]:
