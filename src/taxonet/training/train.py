@@ -194,7 +194,7 @@ class _Job:
             min(preprocessing.output_size),
             len(self.split.train),
             self.pretrained is not None,
-            batch_norms(plain)[0].momentum or 0.1,
+            next((norm.momentum for norm in batch_norms(plain)), None) or 0.1,
         )
         self.recipe, reasons = choose_recipe(recipe, facts, overrides)
         if self.recipe.image_size != min(preprocessing.output_size):
