@@ -18,18 +18,27 @@ ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "families"
 # What is drawn of a family: a variant, and the block that shows the idea (None: the stages of the variant).
 DIAGRAMS: dict[str, list[tuple[str, str | None]]] = {
+    "alexnet": [("alexnet_two_group", None)],
+    "bn_inception": [("se_bn_inception", "inception4a"), ("bn_inception", "inception3c")],
     "densenet": [("densenet_bc_22_12", "block1"), ("densenet121", None)],
+    "dpn": [("dpn92", "stage2.1"), ("dpn92", None)],
     "efficientnet": [("efficientnet_b0", "stage2.1"), ("efficientnet_b0", None)],
     "efficientnet_lite": [("efficientnet_lite0", "stage2.1"), ("efficientnet_lite0", None)],
+    "googlenet": [("googlenet", "inception4a"), ("googlenet", None)],
+    "igc": [("igc_l24m2_20_ident", "stage1.0"), ("igc_l100m2_imagenet", None)],
+    "igcv3": [("igcv3_d", "stage2.1"), ("igcv3_d", None)],
     "mnasnet": [("mnasnet_a1", "stage3.1"), ("mnasnet_a1", None)],
     "mobilenet_v1": [("mobilenet_v1", "stage1.0"), ("mobilenet_v1", None)],
     "mobilenet_v2": [("mobilenet_v2", "stage2.1"), ("mobilenet_v2", None)],
     "mobilenet_v3": [("mobilenet_v3_large", "stage3.1"), ("mobilenet_v3_large", None)],
+    "nfnet": [("nfnet_f0", "stage2.1"), ("nfnet_f0", None)],
+    "residual_attention": [("attention56", "stage2.attention1"), ("attention56", None)],
     "resnet": [("resnet50", "stage2.0"), ("preresnet50", "stage2.0"), ("resnet50", None)],
     "resnext": [("resnext50_32x4d", "stage2.1"), ("resnext50_32x4d", None)],
     "senet": [("seresnet50", "stage1.1"), ("seresnet50", None)],
     "shufflenet_v1": [("shufflenet_v1_g3_x1_0", "stage2.1"), ("shufflenet_v1_g3_x1_0", "stage2.0")],
     "shufflenet_v2": [("shufflenet_v2_x1_0", "stage2.1"), ("shufflenet_v2_x1_0", "stage2.0")],
+    "vgg": [("vgg16", None)],
 }
 SIZES = ("parameters", "multiply-adds")
 

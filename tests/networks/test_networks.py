@@ -47,6 +47,8 @@ SMALL = [
     "regconv_w16_8_ident",
     "igcv3_d_025",
     "igcv3_d_cifar",
+    "dpn68",
+    "dpn68b",
 ]
 
 

@@ -359,3 +359,16 @@ def test_resume_on_other_data_is_refused(run, tmp_path):
 def test_a_diverging_run_says_what_to_do(colours, tmp_path):
     with pytest.raises(TrainingError, match="lower lr"):
         taxonet.train(colours, out=tmp_path / "run", **{**QUICK, "lr": 1000.0, "epochs": 3, "optimizer": "sgd"})
+
+
+def test_clipped_to_almost_nothing_only_the_classifiers_matrix_moves(colours, tmp_path):
+    """Gradients are clipped in the loop, before the optimiser adds decay and momentum; the matrix is left out."""
+    values = {"recipe": "scratch", "weight_decay": 0.0, "ema_decay": 0.0, "dropout": 0.0, "epochs": 1}
+    run = taxonet.train(colours, out=tmp_path / "run", **{**QUICK, **values}, agc=1e-7)
+    torch.manual_seed(run.recipe.seed)
+    fresh = create_model("densenet_bc_22_12", num_classes=3)
+    trained = read_tensors(run.bundle)
+    for name, parameter in fresh.named_parameters():
+        moved = (trained[name] - parameter).norm() / parameter.norm().clamp(min=1e-3)
+        assert moved > 1e-3 if name == "classifier.weight" else moved < 1e-6, name
+    assert read_recipe(run.run / "recipe.toml").agc == 1e-7

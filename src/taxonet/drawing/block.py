@@ -118,7 +118,7 @@ def _columns(
                 continue
             known.add((id(source), id(step)))
             first, last = rows[id(source)] + 1, rows[id(step)] - 1
-            column = free(first, last) if first <= last else columns[id(step)]
+            column = free(first, last + step.join) if first <= last else columns[id(step)]
             taken |= {(row, column) for row in range(first, last + 1)}
             edges.append((source, step, column))
     return columns, edges
@@ -146,7 +146,11 @@ def _drawn(title: str, steps: list[Step]) -> str:
     for place in places.values():
         place.x, place.y = centres[place.column], tops[place.row] + heights[place.row] / 2
     parts = [svg.text(MARGIN, 30, title, 14, bold=True)]
-    parts += [_edge(places[id(a)], places[id(b)], centres[column], tops, heights, b.join) for a, b, column in edges]
+    cells = {(place.row, place.x) for place in places.values()}
+    for a, b, column in edges:
+        source, target, way = places[id(a)], places[id(b)], centres[column]
+        between = any(row == target.row and min(way, target.x) < other < max(way, target.x) for row, other in cells)
+        parts.append(_edge(source, target, way, tops, heights, b.join and not between))
     for step in steps:
         parts += _box(step, places[id(step)])
     first, last = places[id(steps[0])], places[id(steps[-1])]

@@ -11,7 +11,8 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from taxonet.drawing import words
 from taxonet.errors import UsageError
-from taxonet.networks.layers import SqueezeExcite, StochasticDepth, channel_shuffle
+from taxonet.networks.layers import InvertedResidual, SqueezeExcite, StochasticDepth, channel_shuffle
+from taxonet.networks.residual import BasicBlock, Bottleneck, PreActivationUnit
 
 ADD, MULTIPLY, CONCATENATE = "+", "×", "concat"
 JOINS: dict[Any, str] = {
@@ -22,9 +23,10 @@ JOINS: dict[Any, str] = {
 FUNCTIONS: dict[Any, tuple[str, str]] = {
     torch.relu: ("plain", "ReLU"), F.relu: ("plain", "ReLU"), "relu": ("plain", "ReLU"),
     torch.sigmoid: ("plain", "sigmoid"), F.sigmoid: ("plain", "sigmoid"), "sigmoid": ("plain", "sigmoid"),
-    F.gelu: ("plain", "GELU"), F.pad: ("plain", "pad with zero maps"),
+    F.gelu: ("plain", "GELU"),
     F.adaptive_avg_pool2d: ("pool", "global average"), "mean": ("pool", "global average"),
 }  # fmt: skip
+UNITS = (BasicBlock, Bottleneck, PreActivationUnit, InvertedResidual)
 INVISIBLE = (nn.Identity, nn.Dropout, StochasticDepth)  # where they do nothing in evaluation
 
 
@@ -50,13 +52,13 @@ class Step:
 
 
 class _Tracer(fx.Tracer):
-    """Sees single layers, squeeze-and-excitation and stochastic depth as one step."""
+    """Sees single layers, squeeze-and-excitation, and whole units inside something larger as one step."""
 
     def __init__(self) -> None:
         super().__init__(autowrap_functions=(channel_shuffle,))
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        known = isinstance(m, SqueezeExcite | StochasticDepth | nn.Conv2d)
+        known = isinstance(m, (SqueezeExcite, StochasticDepth, nn.Conv2d, *UNITS))
         return known or super().is_leaf_module(m, module_qualified_name)
 
 
@@ -85,13 +87,16 @@ def trace(block: nn.Module, shape: tuple[int, ...]) -> list[Step]:
             _pass_through(node, steps)
             continue
         sources = [steps[n] for n in node.all_input_nodes if n in steps]
+        if not sources and node.op != "placeholder":
+            continue  # a parameter, or what is made of parameters alone
         module = modules[str(node.target)] if node.op == "call_module" else None
         out = tuple(meta.shape[1:])
         if sources and _does_nothing(module):
             steps[node] = sources[0]
             continue
         kind, said = _described(node, module, out)
-        step = _joined(sources, kind, said, norm_first, len(node.all_input_nodes[0].users) if sources else 0)
+        users = [len(n.users) for n in node.all_input_nodes if n in steps]
+        step = _joined(sources, kind, said, norm_first, users[0] if users else 0)
         if step is None:
             step = Step(kind, [said], sources)
             for source in sources:
@@ -129,6 +134,8 @@ def _described(node: fx.Node, module: nn.Module | None, shape: tuple[int, ...]) 
         described = "pool", f"{words.kernel(size)} {kind} pool{words.stride(step)}"
     elif target is F.interpolate:
         described = "pool", f"bilinear to {shape[1]}×{shape[2]}"
+    elif target is F.pad:
+        described = "plain", f"pad to {'×'.join(map(str, shape))}"
     elif target is operator.getitem:
         described = "plain", f"{shape[0]} of the maps"
     elif target is channel_shuffle:
@@ -140,12 +147,23 @@ def _described(node: fx.Node, module: nn.Module | None, shape: tuple[int, ...]) 
 
 
 def _of_join(node: fx.Node) -> tuple[str, str]:
-    """Roads that meet; a number added or multiplied is a step of its own."""
-    words_of: Any = JOINS[node.target]
-    numbers = [a for a in node.args if isinstance(a, int | float)]
-    if words_of != CONCATENATE and numbers:
-        return "plain", f"{words_of} {numbers[0]:.4g}"
-    return "join", words_of
+    """Roads that meet; a number or a parameter added or multiplied is a step of its own."""
+    joint: Any = JOINS[node.target]
+    if joint != CONCATENATE:
+        for argument in node.args:
+            if isinstance(argument, int | float):
+                return "plain", f"{joint} {argument:.4g}"
+            if isinstance(argument, fx.Node) and (parameter := _parameter(argument)):
+                return "plain", f"{joint} {parameter}"
+    return "join", joint
+
+
+def _parameter(node: fx.Node) -> str | None:
+    """The name of the only parameter that a node is made of; None where an input of the block is in it."""
+    if node.op == "get_attr":
+        return str(node.target).rpartition(".")[2].replace("_", " ")
+    names = [_parameter(n) for n in node.all_input_nodes]
+    return names[0] if node.op == "call_function" and len(names) == 1 else None
 
 
 def _of_module(module: nn.Module) -> tuple[str, str]:
@@ -155,6 +173,8 @@ def _of_module(module: nn.Module) -> tuple[str, str]:
         return "attention", f"squeeze-excite, {module.reduce.out_channels} hidden"
     if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
         return "pool", words.leaf(module)
+    if isinstance(module, UNITS):
+        return "unit", type(module).__name__
     return "plain", words.leaf(module)
 
 

@@ -12,9 +12,9 @@ from taxonet.networks.layers import Network
 from taxonet.networks.registry import create_model
 from taxonet.sheets import VariantFacts
 
-WIDTH, ROW, TOP = 860, 58, 78
+WIDTH, ROW, TOP = 890, 58, 78
 SLAB = 70.0  # centre of the drawn maps
-NAME, COST, BAR = 140, 560, 120
+NAME, COST, BAR, NEXT = 140, 560, 110, 162
 
 
 def draw_stages(variant: str, facts: VariantFacts) -> str:
@@ -35,7 +35,7 @@ def draw_stages(variant: str, facts: VariantFacts) -> str:
             fill=svg.FAINT,
         ),
         svg.text(COST, 49, "share of parameters", 11, fill=svg.FAINT),
-        svg.text(COST + BAR + 30, 49, "of multiply-adds", 11, fill=svg.FAINT),
+        svg.text(COST + NEXT, 49, "of multiply-adds", 11, fill=svg.FAINT),
         svg.line([(24, 60), (WIDTH - 24, 60)], arrow=False, stroke=svg.RULE),
     ]
     rows = [StageCost("input", (facts.channels, facts.input_size, facts.input_size), 0, 0), *costs]
@@ -53,7 +53,7 @@ def draw_stages(variant: str, facts: VariantFacts) -> str:
         parts.append(svg.text(NAME, y + 37, _clipped(described, 62), 11.5, fill=svg.FAINT))
         parts.append(svg.text(COST - 24, y + 20, "×".join(map(str, cost.shape)), 12, anchor="end"))
         if cost.name != "input":
-            parts += _bar(COST, y + 12, cost.params, params) + _bar(COST + BAR + 30, y + 12, cost.macs, macs)
+            parts += _bar(COST, y + 12, cost.params, params) + _bar(COST + NEXT, y + 12, cost.macs, macs)
     return svg.document(WIDTH, TOP + len(rows) * ROW + 8, f"The stages of {variant}", parts)
 
 

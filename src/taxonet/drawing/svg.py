@@ -8,6 +8,7 @@ INK, FAINT, PAPER, RULE = "#1f2933", "#627181", "#ffffff", "#c3ccd5"
 FILLS = {  # by what a step does; the stroke is the darker second
     "conv": ("#dbe9f8", "#3b6ea5"),
     "grouped": ("#d5efea", "#2b7f70"),
+    "unit": ("#e4ebf7", "#3b5c9a"),
     "plain": ("#eef1f4", "#7b8794"),
     "pool": ("#e3f1da", "#5c8a3a"),
     "attention": ("#fde6cf", "#b8651b"),

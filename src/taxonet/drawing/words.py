@@ -80,7 +80,7 @@ def _steps(module: nn.Module) -> Iterator[str]:
         else:
             for block in blocks:
                 yield from _steps(block)
-    elif not type(module).__module__.startswith("torch.nn"):
+    elif not type(module).__module__.startswith("torch.nn") and list(module.parameters()):
         lists = [child for child in module.children() if isinstance(child, nn.ModuleList)]
         if len(lists) == 1 and len(list(module.children())) == 1:
             yield from _steps(lists[0])

@@ -28,7 +28,7 @@ from taxonet.inference import Classifier
 from taxonet.networks.layers import Network, batch_norms
 from taxonet.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from taxonet.training.ema import MovingAverage
-from taxonet.training.optimizers import make_optimizer
+from taxonet.training.optimizers import clip_adaptively, make_optimizer
 from taxonet.training.pictures import Pictures
 from taxonet.training.recipe import Recipe
 from taxonet.training.schedule import learning_rate
@@ -191,6 +191,8 @@ def _step(training: Training, images: Tensor, labels: Tensor, steps: int) -> Non
         raise _diverged(training, f"the loss is {loss.item()}")
     training.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    if recipe.agc:
+        clip_adaptively(training.network, recipe.agc)
     training.optimizer.step()
     position.step += 1
     position.steps_in_all += 1
