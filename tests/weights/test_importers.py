@@ -43,6 +43,8 @@ FOREIGN = [
     ("mnasnet_small_timm", "timm"),
     ("shufflenet_v2_x0_5", "torchvision"),
     ("shufflenet_v2_x1_0_megvii", "megvii"),
+    ("googlenet_torchvision", "torchvision"),
+    ("googlenet", "caffe"),
 ]
 
 # some names of the published files, written down from them
@@ -83,6 +85,13 @@ PUBLISHED = {
         "layer1.0.bn2.running_var": (16,),
         "layer3.2.conv2.weight": (64, 64, 3, 3),
         "linear.weight": (10, 64),
+    },
+    ("googlenet_torchvision", "torchvision"): {
+        "conv1.conv.weight": (64, 3, 7, 7),
+        "inception3a.branch1.bn.weight": (64,),
+        "inception4e.branch3.1.conv.weight": (128, 32, 3, 3),
+        "inception5b.branch4.1.bn.running_mean": (128,),
+        "fc.weight": (1000, 1024),
     },
     ("resnet18", "torchvision"): {
         "conv1.weight": (64, 3, 7, 7),
