@@ -82,7 +82,17 @@ def test_dropout_stands_where_each_form_has_it():
     assert [paper.hidden.drop5.p, paper.hidden.drop6.p, paper.dropout.p] == [0.0, 0.5, 0.5]
 
 
-def test_pictures_of_other_sizes_pass():
-    network = create_model("alexnet", num_classes=3).eval()
+@pytest.mark.parametrize("name", ["alexnet", "alexnet_caffenet"])
+def test_pictures_of_other_sizes_pass(name):
+    network = create_model(name, num_classes=3).eval()
     with torch.no_grad():
         assert [network(torch.zeros(1, 3, s, s)).shape for s in (64, 227, 300)] == [(1, 3)] * 3
+
+
+def test_the_paper_s_55_maps_come_from_224_padded_or_from_227():
+    with torch.device("meta"):
+        for name, size in (("alexnet_two_group", 224), ("alexnet_bvlc", 227)):
+            network = create_model(name)
+            x = torch.zeros(1, 3, size, size)
+            assert network.body.conv1.conv(x).shape == (1, 96, 55, 55)
+            assert network.stages(x)["conv5"].shape == (1, 256, 6, 6)

@@ -103,6 +103,27 @@ def test_the_paper_recipe_of_densenet_on_cifar():
     assert "random_crop(32, padding=4)" in recipe.augmentation
 
 
+def test_the_paper_recipe_of_googlenet_trains_its_auxiliary_heads():
+    facts = Facts("googlenet", 224, 10_000, pretrained=False, norm_momentum=None)
+    recipe, _ = choose_recipe("paper", facts, {})
+    assert (recipe.aux_heads, recipe.dropout, recipe.batch_size, recipe.lr) == (True, 0.4, 32, 0.01)
+    assert not choose_recipe("paper", facts, {"aux_heads": False})[0].aux_heads
+    assert not choose_recipe("scratch", facts, {})[0].aux_heads
+
+
+def test_scratch_without_batch_norm_has_a_lower_rate():
+    with_norm, _ = choose_recipe("scratch", Facts("vgg16_bn", 224, 10_000, False, 0.1), {})
+    without, reasons = choose_recipe("scratch", Facts("vgg16", 224, 10_000, False, None), {})
+    assert without.lr < with_norm.lr
+    assert reasons["lr"] == "vgg16 has no batch norm"
+
+
+def test_the_paper_recipe_resizes_as_the_picture_size_asks():
+    facts = Facts("vgg16", 224, 10_000, pretrained=False, norm_momentum=None)
+    assert "resize(256) | random_crop(224" in choose_recipe("paper", facts, {})[0].augmentation
+    assert "resize(128) | random_crop(112" in choose_recipe("paper", facts, {"image_size": 112})[0].augmentation
+
+
 def test_the_paper_recipe_scales_its_rate_with_a_smaller_batch():
     facts = Facts("mobilenet_v3_small", 224, 100, pretrained=False, norm_momentum=0.01)
     recipe, reasons = choose_recipe("paper", facts, {"epochs": 2})

@@ -184,13 +184,14 @@ def _step(training: Training, images: Tensor, labels: Tensor, steps: int) -> Non
     images = images.contiguous(memory_format=torch.channels_last)
     logits, auxiliary = training.network.forward_with_auxiliary(images)
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    total = loss  # the log keeps the loss of the logits alone, which validation has too
     for other in auxiliary:
         weight = training.network.auxiliary_weight
-        loss = loss + weight * F.cross_entropy(other, labels, label_smoothing=recipe.label_smoothing)
-    if not torch.isfinite(loss):
-        raise _diverged(training, f"the loss is {loss.item()}")
+        total = total + weight * F.cross_entropy(other, labels, label_smoothing=recipe.label_smoothing)
+    if not torch.isfinite(total):
+        raise _diverged(training, f"the loss is {total.item()}")
     training.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    total.backward()  # type: ignore[no-untyped-call]
     if recipe.agc:
         clip_adaptively(training.network, recipe.agc)
     training.optimizer.step()

@@ -198,6 +198,8 @@ class _Job:
             norms[0].momentum or 0.1 if norms else None,
         )
         self.recipe, reasons = choose_recipe(recipe, facts, overrides)
+        if self.recipe.aux_heads and "aux_heads" not in find(self.variant).options():
+            raise UsageError(f"{self.variant} has no auxiliary heads, aux_heads must be false; GoogLeNet has them")
         if self.recipe.image_size != min(preprocessing.output_size):
             preprocessing = preprocessing.with_size(self.recipe.image_size)
         self.preprocessing = preprocessing

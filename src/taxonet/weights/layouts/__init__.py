@@ -29,6 +29,14 @@ def preprocessing_of(family: str, layout: str) -> str | None:
     return found
 
 
+def caffe_preprocessing(mean: tuple[float, float, float], size: int = 224) -> str:
+    """Pictures from 0 to 255 less a mean colour, given in the order RGB; Caffe's files are BGR: import them --bgr."""
+    means = ", ".join(f"{value / 255:.6f}" for value in mean)
+    deviation = f"{1 / 255:.8f}"
+    stats = f"({means}), ({', '.join([deviation] * 3)})"
+    return f"exif | rgb | resize(256, bilinear) | center_crop({size}) | normalize({stats})"
+
+
 def spare_of(family: str, layout: str) -> tuple[str, ...]:
     """How names begin that a file of this layout may have beyond the network's: its auxiliary heads."""
     own: dict[str, tuple[str, ...]] = {"taxonet": ("auxiliary.",)} | _table(family, "SPARE")

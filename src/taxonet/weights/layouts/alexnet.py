@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from taxonet.networks.layers import Network
+from taxonet.weights.layouts import caffe_preprocessing
 
 
 def torchvision(network: Network) -> Iterator[str]:
@@ -19,3 +20,5 @@ def caffe(network: Network) -> Iterator[str]:
 
 
 LAYOUTS = {"torchvision": torchvision, "caffe": caffe}
+
+PREPROCESSING = {"caffe": caffe_preprocessing((123.0, 117.0, 104.0), 227)}

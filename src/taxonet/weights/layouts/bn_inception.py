@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from taxonet.networks.bn_inception import MODULES
 from taxonet.networks.layers import Network, SqueezeExcite
+from taxonet.weights.layouts import caffe_preprocessing
 
 
 def cadene(network: Network) -> Iterator[str]:
@@ -23,8 +24,4 @@ def cadene(network: Network) -> Iterator[str]:
 
 LAYOUTS = {"cadene": cadene}
 
-# 0 to 255 less (128, 117, 104) in the order RGB; the file itself is BGR, for which the import is told --bgr
-PREPROCESSING = {
-    "cadene": "exif | rgb | resize(256, bilinear) | center_crop(224) | "
-    "normalize((0.501961, 0.458824, 0.407843), (0.003922, 0.003922, 0.003922))"
-}
+PREPROCESSING = {"cadene": caffe_preprocessing((128.0, 117.0, 104.0))}

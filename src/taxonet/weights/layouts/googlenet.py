@@ -6,6 +6,7 @@ from torch import nn
 
 from taxonet.networks.googlenet import MODULES
 from taxonet.networks.layers import Network
+from taxonet.weights.layouts import caffe_preprocessing
 
 
 def torchvision(network: Network) -> Iterator[str]:
@@ -38,6 +39,9 @@ LAYOUTS = {"torchvision": torchvision, "caffe": caffe}
 
 # torchvision's weights come from TensorFlow, whose input is (x / 255 - 0.5) / 0.5; its network undoes ImageNet's
 # normalisation for them (`transform_input`)
-PREPROCESSING = {"torchvision": "exif | rgb | resize(256, bilinear) | center_crop(224) | normalize(half)"}
+PREPROCESSING = {
+    "torchvision": "exif | rgb | resize(256, bilinear) | center_crop(224) | normalize(half)",
+    "caffe": caffe_preprocessing((123.0, 117.0, 104.0)),
+}
 
 SPARE = {"torchvision": ("aux1.", "aux2."), "caffe": ("loss1/", "loss2/")}

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from taxonet.networks.layers import Network, SqueezeExcite
+from taxonet.weights.layouts import caffe_preprocessing
 
 
 def _features(network: Network) -> Iterator[str]:
@@ -39,3 +40,5 @@ def caffe(network: Network) -> Iterator[str]:
 
 
 LAYOUTS = {"torchvision": torchvision, "timm": timm, "caffe": caffe}
+
+PREPROCESSING = {"caffe": caffe_preprocessing((123.68, 116.779, 103.939))}
