@@ -20,6 +20,7 @@ FOREIGN = [
     ("densenet121", "torchvision"),
     ("densenet_bc_22_12", "torchvision"),
     ("densenet_40_12", "torchvision"),
+    ("dpn68b", "cadene"),
     ("mobilenet_v3_large", "torchvision"),
     ("mobilenet_v3_small", "torchvision"),
     ("mobilenet_v3_small_minimal", "torchvision"),

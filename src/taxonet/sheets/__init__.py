@@ -134,6 +134,7 @@ class RecipeFacts(Record):
     label_smoothing: float | None = None
     ema_decay: float | None = None
     dropout: float | None = None
+    aux_heads: bool | None = None
     augmentation: str | None = None
     note: str = ""
 

@@ -181,8 +181,12 @@ def _step(training: Training, images: Tensor, labels: Tensor, steps: int) -> Non
     rate = learning_rate(recipe, position.epoch + position.step / steps)
     for group in training.optimizer.param_groups:
         group["lr"] = rate
-    logits = training.network(images.contiguous(memory_format=torch.channels_last))
+    images = images.contiguous(memory_format=torch.channels_last)
+    logits, auxiliary = training.network.forward_with_auxiliary(images)
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    for other in auxiliary:
+        weight = training.network.auxiliary_weight
+        loss = loss + weight * F.cross_entropy(other, labels, label_smoothing=recipe.label_smoothing)
     if not torch.isfinite(loss):
         raise _diverged(training, f"the loss is {loss.item()}")
     training.optimizer.zero_grad(set_to_none=True)

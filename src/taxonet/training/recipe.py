@@ -32,6 +32,7 @@ class Recipe:
     norm_statistics: str = field(default="train", metadata={"choices": NORM_STATISTICS})
     norm_momentum: float = field(default=0.1, metadata=_range(0.0, 1.0))
     dropout: float = field(default=0.0, metadata=_range(0.0, 0.99))
+    aux_heads: bool = False  # train with the network's auxiliary classifiers, where it has any (GoogLeNet)
     label_smoothing: float = field(default=0.0, metadata=_range(0.0, 0.99))
     ema_decay: float = field(default=0.0, metadata=_range(0.0, 0.999999))
     optimizer: str = field(default="sgd", metadata={"choices": OPTIMIZERS})

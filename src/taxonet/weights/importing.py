@@ -19,8 +19,8 @@ from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.catalogue import entries
 from taxonet.weights.checkpoint_files import read_checkpoint, sha256_of
 from taxonet.weights.importers import COUNTER, convert, dotted
-from taxonet.weights.layouts import layouts_of
-from taxonet.weights.networks import TORCHVISION_PREPROCESSING, save_network
+from taxonet.weights.layouts import layouts_of, spare_of
+from taxonet.weights.networks import save_network, usual_preprocessing
 
 KNOWN_CLASSES: dict[str, Callable[[], tuple[str, ...]]] = {
     "imagenet": imagenet_classes,
@@ -94,9 +94,9 @@ def import_weights(
         empty = create_model(variant.name, **options)
     try:
         layout, renamed = convert(state, empty, variant.family, source)
-        adapted = _adaptations(state, renamed)
+        adapted = _adaptations(state, renamed, spare_of(variant.family, layout))
         names, names_from = _class_names(classes, renamed["classifier.weight"].shape[0])
-        renamed, dropped = _without_background(renamed, len(names))
+        renamed, dropped = _without_background(renamed, tuple(empty.classifiers()), len(names))
         if bgr:
             renamed = _rgb_first(renamed)
     except BundleError as error:
@@ -118,8 +118,11 @@ def import_weights(
     return Imported(Path(out), variant.name, layout, tensors, adapted, len(names), names_from, text, text_from, digest)
 
 
-def _adaptations(state: Mapping[str, Tensor], renamed: Mapping[str, Tensor]) -> tuple[str, ...]:
+def _adaptations(state: Mapping[str, Tensor], renamed: Mapping[str, Tensor], spare: tuple[str, ...]) -> tuple[str, ...]:
     notes = []
+    used = {value.data_ptr() for value in renamed.values()}
+    if any(key.startswith(spare) and value.data_ptr() not in used for key, value in state.items() if value.numel() > 1):
+        notes.append("the auxiliary heads of the file left out")
     if any(dotted(key) for key in state):
         notes.append("dotted names of old DenseNet files")
     convolutions = {value.data_ptr() for value in state.values() if value.ndim == 4}
@@ -162,11 +165,13 @@ def _names_of(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _without_background(state: dict[str, Tensor], count: int) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def _without_background(
+    state: dict[str, Tensor], classifiers: tuple[str, ...], count: int
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """TensorFlow's classifiers have a first output for what is none of the classes."""
     if state["classifier.weight"].shape[0] == count:
         return state, ()
-    kept = {key: state[key][1:] for key in ("classifier.weight", "classifier.bias")}
+    kept = {key: state[key][1:] for name in classifiers for key in (f"{name}.weight", f"{name}.bias") if key in state}
     return {**state, **kept}, ("the background class, output 0, dropped",)
 
 
@@ -187,6 +192,7 @@ def _preprocessing(asked: str | None, layout: str, digest: str, network: Network
     entry = next((entry for entry in entries() if entry.sha256 == digest), None)
     if entry is not None:
         return entry.preprocessing, f"the catalogue's for {entry.name}"
-    if layout == "torchvision":
-        return TORCHVISION_PREPROCESSING, "assumed: torchvision's usual one"
+    usual = usual_preprocessing(layout, network)
+    if usual is not None:
+        return usual, f"assumed: {layout}'s usual one"
     return network.default_preprocessing, "assumed: the network's own default"

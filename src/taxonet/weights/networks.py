@@ -25,9 +25,17 @@ from taxonet.weights.bundle import (
 from taxonet.weights.catalogue import Entry, entries, find_entry
 from taxonet.weights.checkpoint_files import read_checkpoint, sha256_of
 from taxonet.weights.importers import convert
+from taxonet.weights.layouts import preprocessing_of
 
 # How the source of a layout prepares pictures; other sources say so in the catalogue.
 TORCHVISION_PREPROCESSING = "exif | rgb | resize(256, bilinear) | center_crop(224) | normalize(imagenet)"
+
+
+def usual_preprocessing(layout: str, network: Network) -> str | None:
+    """How the source of a layout prepares pictures for this network; None where that is not known."""
+    own = preprocessing_of(find(network.variant).family, layout)
+    return own or (TORCHVISION_PREPROCESSING if layout == "torchvision" else None)
+
 
 ROOMY = 64  # pixels of a side that no network reduces to nothing
 
@@ -122,26 +130,30 @@ class Pretrained:
     ) -> None:
         self.state = dict(state)
         self.in_channels = int(options.get("in_channels", 3))
-        # how the source's network differs from the default of its variant; dropout is the recipe's business
-        self.options = {key: value for key, value in options.items() if key not in ("in_channels", "dropout")}
+        # how the source's network differs from the default of its variant; the rest is the recipe's business
+        others = ("in_channels", "dropout", "aux_heads")
+        self.options = {key: value for key, value in options.items() if key not in others}
         self.preprocessing = preprocessing
         self.provenance = dict(provenance)
         self.classes = classes  # None where the source does not say
 
     def load_into(self, network: Network, classes: tuple[str, ...]) -> bool:
-        """Load the weights; False when the classifier was left fresh because it was trained for other classes."""
+        """Load the weights; False when the classifier was left fresh because it was trained for other classes.
+
+        Auxiliary heads are loaded where both sides have them, else they are left out or stay fresh.
+        """
         own = network.state_dict()
-        fits = {key: value for key, value in self.state.items() if value.shape == own[key].shape}
-        head = {"classifier.weight", "classifier.bias"}
+        fits = {key: value for key, value in self.state.items() if key in own and value.shape == own[key].shape}
+        heads = {f"{name}.{leaf}" for name in network.classifiers() for leaf in ("weight", "bias")}
         if self.classes != classes:  # the same number of other classes is no fit: labels travel by name
-            fits = {key: value for key, value in fits.items() if key not in head}
-        missing = set(own) - set(fits)
-        if missing - head:
-            key = sorted(missing - head)[0]
+            fits = {key: value for key, value in fits.items() if key not in heads}
+        missing = {key for key in set(own) - set(fits) if not key.startswith("auxiliary.")}
+        if missing - heads:
+            key = sorted(missing - heads)[0]
             shapes = f"{tuple(self.state[key].shape)}, the network needs {tuple(own[key].shape)}"
             raise BundleError(f"the weight {key} has the shape {shapes}")
         if missing:  # never a classifier of which half is trained
-            fits = {key: value for key, value in fits.items() if key not in head}
+            fits = {key: value for key, value in fits.items() if key not in heads}
         network.load_state_dict(fits, strict=False)
         return not missing
 
@@ -181,9 +193,7 @@ def _pretrained_from_file(variant: str, path: Path) -> Pretrained:
         layout, state = convert(state, network, find(variant).family)
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from error
-    preprocessing = network.default_preprocessing
-    if layout == "torchvision":
-        preprocessing = TORCHVISION_PREPROCESSING
+    preprocessing = usual_preprocessing(layout, network) or network.default_preprocessing
     source = {"weights": path.name, "layout": layout, "sha256": sha256_of(path)}
     if info is not None:
         return Pretrained(state, info.preprocessing, source, info.classes, options)
