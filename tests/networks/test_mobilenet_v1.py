@@ -1,4 +1,4 @@
-"""MobileNet v1 with squeeze-and-excite: a second formulation, and what the excitation costs."""
+"""MobileNet v1 with squeeze-and-excite and the comparison nets: a second formulation, and what the excitation costs."""
 
 import pytest
 import torch
@@ -9,8 +9,8 @@ from taxonet.networks import create_model
 from taxonet.networks.layers import SqueezeExcite
 
 
-def written_out(state, x):
-    """The network in plain functions over a state: thirteen units in five stages (Table 1)."""
+def written_out(state, x, units):
+    """The network in plain functions over a state: `units` in each of five stages (Table 1)."""
 
     def conv(x, key, stride, depthwise=False):
         weight = state[f"{key}.conv.weight"]
@@ -21,10 +21,13 @@ def written_out(state, x):
         return ((x - mean) / (var + 1e-5).sqrt() * gain + bias).clamp(min=0)
 
     x = conv(x, "body.stem", 2)
-    for stage, units in ((1, 1), (2, 2), (3, 2), (4, 6), (5, 2)):
-        for number in range(units):
-            key = f"body.stage{stage}.{number}"
-            x = conv(x, f"{key}.depthwise", 2 if stage > 1 and number == 0 else 1, depthwise=True)
+    for stage, count in enumerate(units, start=1):
+        for number in range(count):
+            key, stride = f"body.stage{stage}.{number}", 2 if stage > 1 and number == 0 else 1
+            if f"{key}.conv.weight" in state:  # a full convolution
+                x = conv(x, key, stride)
+                continue
+            x = conv(x, f"{key}.depthwise", stride, depthwise=True)
             x = conv(x, f"{key}.pointwise", 1)
             if f"{key}.se.reduce.weight" in state:
                 hidden = (x.mean((2, 3)) @ state[f"{key}.se.reduce.weight"][:, :, 0, 0].T).clamp(min=0)
@@ -32,13 +35,21 @@ def written_out(state, x):
     return x.mean((2, 3)) @ state["classifier.weight"].T + state["classifier.bias"]
 
 
-@pytest.mark.parametrize("name", ["se_mobilenet_v1", "mobilenet_v1_025"])
-def test_the_network_equals_its_formulation_in_plain_functions(name):
+@pytest.mark.parametrize(
+    ("name", "units"),
+    [
+        ("mobilenet_v1_025", (1, 2, 2, 6, 2)),
+        ("se_mobilenet_v1", (1, 2, 2, 6, 2)),
+        ("mobilenet_v1_full", (1, 2, 2, 6, 2)),
+        ("mobilenet_v1_shallow", (1, 2, 2, 1, 2)),
+    ],
+)
+def test_the_network_equals_its_formulation_in_plain_functions(name, units):
     torch.manual_seed(0)
     network = randomised(create_model(name, num_classes=5)).eval().double()
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
-        expected = written_out(network.state_dict(), x)
+        expected = written_out(network.state_dict(), x, units)
         assert torch.allclose(network(x), expected, rtol=1e-9, atol=1e-12)
 
 
