@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from taxonet._version import __version__
 
 if TYPE_CHECKING:
+    from taxonet.checking import CheckReport, check
     from taxonet.errors import BundleError, DataError, ImageError, TaxonetError, UsageError
     from taxonet.evaluation import Evaluation, evaluate
     from taxonet.images import Preprocessing
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BundleError": "errors",
+    "CheckReport": "checking",
     "Classifier": "inference",
     "DataError": "errors",
     "Evaluation": "evaluation",
@@ -32,6 +34,7 @@ _HOME = {
     "TaxonetError": "errors",
     "TrainResult": "training",
     "UsageError": "errors",
+    "check": "checking",
     "create_model": "networks",
     "draw": "information",
     "evaluate": "evaluation",
@@ -45,6 +48,7 @@ _HOME = {
 
 __all__ = [
     "BundleError",
+    "CheckReport",
     "Classifier",
     "DataError",
     "Evaluation",
@@ -58,6 +62,7 @@ __all__ = [
     "TrainResult",
     "UsageError",
     "__version__",
+    "check",
     "create_model",
     "draw",
     "evaluate",

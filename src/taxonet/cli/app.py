@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from cyclopts import App, CycloptsError, UnknownCommandError
 
 from taxonet._version import __version__
+from taxonet.cli.check import check
 from taxonet.cli.demo import demo
 from taxonet.cli.evaluate import evaluate
 from taxonet.cli.import_weights import import_weights
@@ -22,6 +23,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "models": models,
     "info": info,
     "predict": predict,
+    "check": check,
     "train": train,
     "evaluate": evaluate,
     "import": import_weights,
