@@ -6,4 +6,4 @@ Nothing is moved, changed or deleted.
 from taxonet.checking.check import CheckReport, check
 from taxonet.checking.issues import KINDS, Issue, Kind
 
-__all__ = ["KINDS", "Issue", "Kind", "CheckReport", "check"]
+__all__ = ["KINDS", "CheckReport", "Issue", "Kind", "check"]
