@@ -1,7 +1,8 @@
 """EfficientNet-Lite: EfficientNet without squeeze-excite, with ReLU6, for integer hardware (tensorflow/tpu, 2020).
 
 The body is EfficientNet-B0's (Tan & Le, ICML 2019, arXiv 1905.11946), scaled in width and depth; stem, head and the
-repeats of the first and the last stage stay fixed. SAME padding and batch norm with eps 1e-3 as in the authors' code.
+repeats of the first and the last stage stay fixed. SAME padding and batch norm with eps 1e-3 as in the authors' code;
+PyTorch's habit is `padding="symmetric", norm_eps=1e-5`.
 """
 
 import math
@@ -12,6 +13,7 @@ from torch import nn
 from taxonet.networks.layers import (
     InvertedResidual,
     Network,
+    Padding,
     Style,
     blocks_by_stage,
     imagenet_preprocessing,
@@ -43,9 +45,11 @@ class EfficientNetLite(Network):
         depth: float,
         size: int,
         dropout: float = 0.2,
+        padding: Padding = "same",
+        norm_eps: float = 1e-3,
     ) -> None:
         super().__init__()
-        style = Style(padding="same", norm_eps=1e-3, norm_momentum=0.01)
+        style = Style(padding, norm_eps, norm_momentum=0.01)
         stem = style.conv_norm(in_channels, 32, 3, stride=2, act="relu6")
         c_in, stages = 32, []
         for number, (expansion, kernel, stride, channels, repeats) in enumerate(TABLE):

@@ -2,8 +2,9 @@
 
 Squeeze-and-excitation ends the residual branch; both of its layers have biases, as in the authors' Caffe nets (the
 ablations of the paper's section 6 have none: `squeeze_bias=False`). The ResNets are the authors': stride in the first
-1×1 and a max pooling that counts the last half window; `_v15` strides in the 3×3. `placement` moves the excitation
-before the branch, after the addition, onto the shortcut or behind the 3×3 (Table 14).
+1×1 and a max pooling that counts the last half window (timm's own pad instead: `caffe_pool=False`); `_v15` strides
+in the 3×3. `placement` moves the excitation before the branch, after the addition, onto the shortcut or behind the
+3×3 (Table 14).
 """
 
 from collections import OrderedDict
@@ -28,14 +29,14 @@ Placement = Literal["standard", "pre", "post", "identity", "3x3"]
 Reduction = Literal[2, 4, 8, 16, 32]
 
 
-def deep_stem(in_channels: int, style: Style) -> nn.Sequential:
+def deep_stem(in_channels: int, style: Style, caffe_pool: bool) -> nn.Sequential:
     """SENet-154's three 3×3 in place of the 7×7 (appendix), then max pooling."""
     return nn.Sequential(
         OrderedDict(
             conv1=style.conv_norm(in_channels, 64, 3, 2, act="relu"),
             conv2=style.conv_norm(64, 64, 3, act="relu"),
             conv3=style.conv_norm(64, 128, 3, act="relu"),
-            pool=nn.MaxPool2d(3, 2, ceil_mode=True),
+            pool=nn.MaxPool2d(3, 2, ceil_mode=True) if caffe_pool else nn.MaxPool2d(3, 2, padding=1),
         )
     )
 
@@ -76,10 +77,11 @@ class SENet(Network):
         reduction: Reduction = 16,
         squeeze_bias: bool = True,
         placement: Placement = "standard",
+        caffe_pool: bool = True,
     ) -> None:
         super().__init__()
         style = Style()
-        stem = deep_stem(in_channels, style) if deep else imagenet_stem(in_channels, style, caffe_pool=True)
+        stem = (deep_stem if deep else imagenet_stem)(in_channels, style, caffe_pool)
         body: OrderedDict[str, nn.Module] = OrderedDict(stem=stem)
         c_in = 128 if deep else 64
         for number, depth in enumerate(blocks):
