@@ -9,36 +9,41 @@ from typing import TYPE_CHECKING, Any
 from taxonet._version import __version__
 
 if TYPE_CHECKING:
-    from taxonet.errors import BundleError, DataError, ImageError, TaxonetError, UsageError
+    from taxonet.errors import BundleError, DataError, DownloadError, ImageError, TaxonetError, UsageError
     from taxonet.evaluation import Evaluation, evaluate
     from taxonet.images import Preprocessing
     from taxonet.inference import Classifier, Prediction, load, predict
     from taxonet.information import ModelInfo, info
-    from taxonet.networks import create_model, list_models
+    from taxonet.networks import list_models
     from taxonet.training import Recipe, TrainResult, train
     from taxonet.weights.importing import Imported, import_weights
+    from taxonet.weights.models import create_model
+    from taxonet.weights.pulling import Pulled, pull
 
 _HOME = {
     "BundleError": "errors",
     "Classifier": "inference",
     "DataError": "errors",
+    "DownloadError": "errors",
     "Evaluation": "evaluation",
     "ImageError": "errors",
     "Imported": "weights.importing",
     "ModelInfo": "information",
     "Prediction": "inference",
     "Preprocessing": "images",
+    "Pulled": "weights.pulling",
     "Recipe": "training",
     "TaxonetError": "errors",
     "TrainResult": "training",
     "UsageError": "errors",
-    "create_model": "networks",
+    "create_model": "weights.models",
     "evaluate": "evaluation",
     "import_weights": "weights.importing",
     "info": "information",
     "list_models": "networks",
     "load": "inference",
     "predict": "inference",
+    "pull": "weights.pulling",
     "train": "training",
 }
 
@@ -46,12 +51,14 @@ __all__ = [
     "BundleError",
     "Classifier",
     "DataError",
+    "DownloadError",
     "Evaluation",
     "ImageError",
     "Imported",
     "ModelInfo",
     "Prediction",
     "Preprocessing",
+    "Pulled",
     "Recipe",
     "TaxonetError",
     "TrainResult",
@@ -64,6 +71,7 @@ __all__ = [
     "list_models",
     "load",
     "predict",
+    "pull",
     "train",
 ]
 

@@ -14,6 +14,7 @@ from taxonet.cli.import_weights import import_weights
 from taxonet.cli.info import info
 from taxonet.cli.models import models
 from taxonet.cli.predict import predict
+from taxonet.cli.pull import pull
 from taxonet.cli.train import train
 from taxonet.errors import TaxonetError, nearest
 
@@ -25,6 +26,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "train": train,
     "evaluate": evaluate,
     "import": import_weights,
+    "pull": pull,
     "demo": demo,
 }
 

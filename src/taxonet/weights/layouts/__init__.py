@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from torch import nn
 
 from taxonet.networks.layers import InvertedResidual, Network
+from taxonet.sheets import Port
 
 Naming = Callable[[Network], Iterator[str]]
 
@@ -22,6 +23,14 @@ def layouts_of(family: str) -> dict[str, Naming]:
         return {}
     layouts: dict[str, Naming] = importlib.import_module(name).LAYOUTS
     return layouts
+
+
+def layout_of(family: str, port: Port) -> str:
+    """The layout in which a port's own files are: its library's, torchvision's where timm has taken that over."""
+    layouts = layouts_of(family)
+    if port.name.startswith("legacy_") and "cadene" in layouts:  # timm's adopted conversions keep their names
+        return "cadene"
+    return port.library if port.library in layouts else "torchvision"
 
 
 def inverted_residuals(network: nn.Module) -> Iterator[tuple[int, list[str]]]:
