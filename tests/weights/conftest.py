@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from tests.weights.server import serving
 
 from taxonet.weights.bundle import BundleInfo, save_bundle

@@ -82,7 +82,11 @@ def _from_hub(entry: Entry, listener: Listener) -> Path:
     try:
         # first the question alone: it answers at once where the download would try again and again
         facts = hub.get_hf_file_metadata(hub.hf_hub_url(entry.hub, entry.file, endpoint=endpoint), endpoint=endpoint)
+        if facts.commit_hash is None:
+            raise DownloadError(f"what answers at {endpoint or HUB} is no Hugging Face hub, check HF_ENDPOINT")
         path = hub.hf_hub_download(entry.hub, entry.file, cache_dir=cache, endpoint=endpoint)
+    except DownloadError:
+        raise
     except Exception as error:  # the hub's client raises errors of three libraries
         raise DownloadError(_sentence(entry, error, endpoint or HUB)) from error
     _check_blob(Path(path), entry, facts.etag or "")
@@ -125,11 +129,12 @@ def _sentence(entry: Entry, error: Exception, endpoint: str) -> str:
             f"the hub has no repository {entry.hub}, or it is private and HF_TOKEN is not set ({page})",
         ),
         (errors.RemoteEntryNotFoundError, f"the repository {entry.hub} has no file {entry.file} (404, {page})"),
-        (errors.FileMetadataError, f"what answers at {page} is no Hugging Face hub, check HF_ENDPOINT and the proxy"),
     ]
     for kind, sentence in sentences:
         if isinstance(error, kind):
             return sentence
+    if isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403):
+        return f"the hub refuses {page} ({error.response.status_code}): set HF_TOKEN to a token that may read it"
     if isinstance(error, errors.HfHubHTTPError):
         return f"cannot get {page}: the server answers with the error {error.response.status_code}, try again later"
     if "Consistency check failed" in str(error):
