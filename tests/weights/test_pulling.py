@@ -298,8 +298,8 @@ def test_the_cache_by_the_environment(monkeypatch, tmp_path):
 
 
 def test_two_commands_at_once(hub):
-    """As a user starts them: two processes, one bundle, both content."""
-    network, _ = hub
+    """As a user starts them: two processes, one bundle, both content; nothing but the file is asked for."""
+    network, server = hub
     words = [sys.executable, "-m", "taxonet", "pull", HUB, "--json"]
     both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate(timeout=60) for process in both]
@@ -308,6 +308,8 @@ def test_two_commands_at_once(hub):
     assert len(paths) == 1
     assert answers(open_model(paths.pop())[1]).equal(answers(network))
     assert files_of(cache_folder()) == [bundle_path(find_entry(HUB)).name]
+    assert {path for _, path, _ in server.asked} <= set(server.files)
+    assert len(server.bodies()) == 1
 
 
 def test_the_command(hub, capsys):

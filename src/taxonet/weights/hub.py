@@ -64,6 +64,7 @@ def _check_online(entry: Entry) -> None:
 
 
 def _from_hub(entry: Entry, listener: Listener) -> Path:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # else the library reports what runs here and asks for more
     try:
         import huggingface_hub as hub
     except ImportError as error:
