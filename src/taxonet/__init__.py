@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from taxonet.evaluation import Evaluation, evaluate
     from taxonet.images import Preprocessing
     from taxonet.inference import Classifier, Prediction, load, predict
-    from taxonet.information import ModelInfo, info
+    from taxonet.information import ModelInfo, draw, info
     from taxonet.networks import list_models
     from taxonet.training import Recipe, TrainResult, train
     from taxonet.weights.importing import Imported, import_weights
@@ -37,6 +37,7 @@ _HOME = {
     "TrainResult": "training",
     "UsageError": "errors",
     "create_model": "weights.models",
+    "draw": "information",
     "evaluate": "evaluation",
     "import_weights": "weights.importing",
     "info": "information",
@@ -65,6 +66,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "create_model",
+    "draw",
     "evaluate",
     "import_weights",
     "info",

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from taxonet.errors import UsageError, nearest
-from taxonet.sheets import Divergence, Figure, Paper, families, load_sheet
+from taxonet.sheets import Divergence, Figure, NotReproduced, Paper, Port, VariantFacts, families, load_sheet
 from taxonet.weights.catalogue import entries
 
 
@@ -62,6 +62,34 @@ def _named_by_alias(name: str, every: list[ModelSummary]) -> list[ModelSummary]:
     return [m for m in every if m.name in targets]
 
 
+UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """A published size of a network beside the network as built; `difference` is (built − published) / published."""
+
+    what: str
+    published: float
+    unit: str
+    source: str
+    built: int
+    difference: float
+
+
+def fidelity(facts: VariantFacts, params: int, macs: int | None) -> tuple[Fidelity, ...]:
+    """The published parameters and multiply-adds of a variant at its own input size, beside those given."""
+    built = {"parameters": params, "multiply-adds": macs}
+    rows = []
+    for figure in facts.published:
+        count = built.get(figure.metric)
+        if count is not None and figure.value:
+            published = figure.value * UNITS[figure.unit]
+            difference = (count - published) / published
+            rows.append(Fidelity(figure.metric, figure.value, figure.unit, figure.source, count, difference))
+    return tuple(rows)
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """A network's facts; `params` and `macs` are counted on the network as built, for one image."""
@@ -77,9 +105,12 @@ class ModelInfo:
     options: dict[str, Any]
     preprocessing: str
     paper: Paper
+    fidelity: tuple[Fidelity, ...]
+    ports: tuple[Port, ...]
     published: tuple[Figure, ...]
     note: str
     divergences: tuple[Divergence, ...]
+    not_reproduced: tuple[NotReproduced, ...]
     pretrained: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -117,8 +148,25 @@ def info(name: str) -> ModelInfo:
         options={key: variant.row.get(key, p.default) for key, p in variant.options().items()},
         preprocessing=preprocessing,
         paper=sheet.paper,
+        fidelity=fidelity(facts, built.params, built.macs),
+        ports=facts.ports,
         published=facts.published,
         note=facts.note,
         divergences=sheet.divergences,
+        not_reproduced=sheet.not_reproduced,
         pretrained=tuple(entry.name for entry in entries() if entry.variant == variant.name),
     )
+
+
+def draw(name: str, block: str | None = None) -> str:
+    """A picture of the network `name` as SVG text: its stages, or the inside of one `block` such as "stage2.0".
+
+    Raises:
+        UsageError: there is no such network or block, or the block cannot be drawn.
+    """
+    from taxonet.drawing import draw_block, draw_stages
+    from taxonet.networks.registry import find
+
+    variant = find(name)
+    facts = load_sheet(variant.family).variants[variant.name]
+    return draw_stages(variant.name, facts) if block is None else draw_block(variant.name, facts, block)

@@ -27,8 +27,8 @@ from taxonet.networks.registry import list_models  # noqa: E402
 from taxonet.sheets import families, load_sheet  # noqa: E402
 
 HERE = Path(__file__).parent
-SIZES = {"alexnet": 224, "vgg": 224}  # others see a smaller picture, which costs less and shows as much
-SIZE = 96
+SIZE = 96  # a small picture costs less and shows as much
+SIZES = {"nfnet": 64}
 
 
 def build(library: str, name: str) -> nn.Module:
@@ -67,13 +67,18 @@ def golden(library: str, name: str, size: int, with_step: bool) -> dict[str, np.
 
 
 def training_step(network: nn.Module, x: torch.Tensor) -> dict[str, np.ndarray]:
-    """Loss and the gradients of the first, the middle and the last weight, in float64: statistics of two images
-    amplify rounding."""
+    """Loss and the gradients of the first, the middle and the last weight and of auxiliary heads, in float64:
+    statistics of two images amplify rounding."""
     network.double().train().zero_grad()
-    loss = F.cross_entropy(network(x.double()), torch.tensor(LABELS))
+    outputs = network(x.double())
+    logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+    loss = F.cross_entropy(logits, torch.tensor(LABELS))
+    for other in auxiliary:  # GoogLeNet's, with the paper's weight
+        loss = loss + 0.3 * F.cross_entropy(other, torch.tensor(LABELS))
     loss.backward()
     weights = [(key, p) for key, p in network.named_parameters() if p.ndim > 1]
-    chosen = (weights[0], weights[len(weights) // 2], weights[-1])
+    heads = [pair for pair in weights if pair[0].startswith("aux") and ".conv." in pair[0]]
+    chosen = (weights[0], weights[len(weights) // 2], weights[-1], *heads)
     gradients = {f"grad {key}": p.grad.numpy().ravel()[:256] for key, p in chosen if p.grad is not None}
     return {"loss": np.array(loss.item()), **gradients}
 

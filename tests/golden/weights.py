@@ -13,7 +13,7 @@ def weight(key: str, shape: tuple[int, ...]) -> torch.Tensor:
     if leaf == "num_batches_tracked":
         return torch.zeros(shape, dtype=torch.int64)
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
-    uniform = torch.from_numpy(np.random.default_rng(seed).random(shape, dtype=np.float32))
+    uniform = torch.from_numpy(np.asarray(np.random.default_rng(seed).random(shape, dtype=np.float32)))
     if len(shape) > 1 and math.prod(shape) > max(shape):  # else one value a channel, however it is shaped
         return (uniform * 2 - 1) * math.sqrt(6 / math.prod(shape[1:]))
     if leaf in ("bias", "running_mean"):

@@ -40,6 +40,15 @@ SMALL = [
     "shufflenet_v2_x0_5_megvii",
     "shufflenet_v1_g8_x0_25",
     "se_shufflenet_v1_g3_x1_0",
+    "igc_l4m8_8",
+    "igc_l4m8_8_ident",
+    "igc_l24m2_8_ident",
+    "igc_l100m2_imagenet",
+    "regconv_w16_8_ident",
+    "igcv3_d_025",
+    "igcv3_d_cifar",
+    "dpn68",
+    "dpn68b",
 ]
 
 

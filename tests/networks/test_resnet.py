@@ -62,3 +62,11 @@ def test_a_pre_activation_unit_by_hand(widths, stride):
     same = stride == 1 and widths[-1] == 8
     expected = out + (x if same else F.conv2d(activated, unit.project.weight, None, stride))
     assert torch.allclose(unit(x), expected, atol=1e-5)
+
+
+def test_a_wide_network_widens_its_stages_and_not_its_stem():
+    with torch.device("meta"):
+        body = create_model("wrn16_8_cifar").body
+    assert body.stem.conv.out_channels == 16
+    assert [stage[0].layers.conv1.out_channels for stage in (body.stage1, body.stage2, body.stage3)] == [128, 256, 512]
+    assert sum(isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3) for m in body.modules()) == 13

@@ -1,6 +1,7 @@
 """The parts of training: recipe, schedule, optimisers, average, checkpoint."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -8,12 +9,12 @@ from torch import nn
 
 from taxonet.errors import DataError, UsageError
 from taxonet.networks import create_model
-from taxonet.networks.layers import batch_norms
+from taxonet.networks.layers import Network, batch_norms
 from taxonet.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from taxonet.training.choose import Facts, choose_recipe
 from taxonet.training.ema import MovingAverage
 from taxonet.training.loop import _batches, set_training_mode
-from taxonet.training.optimizers import RMSpropTF, make_optimizer, parameter_groups
+from taxonet.training.optimizers import RMSpropTF, clip_adaptively, make_optimizer, parameter_groups
 from taxonet.training.recipe import Recipe
 from taxonet.training.schedule import learning_rate
 
@@ -41,6 +42,7 @@ def test_a_recipe_survives_toml():
         ("nesterov = 1", "it must be true or false"),
         ("milestones = [2]", "fractions from 0 to 1"),
         ("momentum = 0.0", "nesterov needs a momentum"),
+        ("agc = -0.01", "agc is -0.01, it must be from 0"),
         ("= 3", "not valid TOML"),
     ],
 )
@@ -101,6 +103,27 @@ def test_the_paper_recipe_of_densenet_on_cifar():
     assert "random_crop(32, padding=4)" in recipe.augmentation
 
 
+def test_the_paper_recipe_of_googlenet_trains_its_auxiliary_heads():
+    facts = Facts("googlenet", 224, 10_000, pretrained=False, norm_momentum=None)
+    recipe, _ = choose_recipe("paper", facts, {})
+    assert (recipe.aux_heads, recipe.dropout, recipe.batch_size, recipe.lr) == (True, 0.4, 32, 0.01)
+    assert not choose_recipe("paper", facts, {"aux_heads": False})[0].aux_heads
+    assert not choose_recipe("scratch", facts, {})[0].aux_heads
+
+
+def test_scratch_without_batch_norm_has_a_lower_rate():
+    with_norm, _ = choose_recipe("scratch", Facts("vgg16_bn", 224, 10_000, False, 0.1), {})
+    without, reasons = choose_recipe("scratch", Facts("vgg16", 224, 10_000, False, None), {})
+    assert without.lr < with_norm.lr
+    assert reasons["lr"] == "vgg16 has no batch norm"
+
+
+def test_the_paper_recipe_resizes_as_the_picture_size_asks():
+    facts = Facts("vgg16", 224, 10_000, pretrained=False, norm_momentum=None)
+    assert "resize(256) | random_crop(224" in choose_recipe("paper", facts, {})[0].augmentation
+    assert "resize(128) | random_crop(112" in choose_recipe("paper", facts, {"image_size": 112})[0].augmentation
+
+
 def test_the_paper_recipe_scales_its_rate_with_a_smaller_batch():
     facts = Facts("mobilenet_v3_small", 224, 100, pretrained=False, norm_momentum=0.01)
     recipe, reasons = choose_recipe("paper", facts, {"epochs": 2})
@@ -117,6 +140,17 @@ def test_the_paper_recipe_follows_the_batch_and_the_epochs_of_the_user():
     assert recipe.lr == pytest.approx(whole.lr / 2)
     assert "32/" in reasons["lr"]
     assert recipe.warmup_epochs == pytest.approx(whole.warmup_epochs * 7 / whole.epochs)
+
+
+def test_the_paper_recipe_of_nfnet_clips_its_gradients():
+    facts = Facts("nfnet_f1", 320, 100_000, pretrained=False, norm_momentum=0.1)
+    recipe, reasons = choose_recipe("paper", facts, {})
+    assert (recipe.agc, recipe.dropout, recipe.weight_decay, recipe.decay_norm_and_bias) == (0.01, 0.3, 2e-5, False)
+    assert (recipe.optimizer, recipe.nesterov, recipe.schedule) == ("sgd", True, "cosine")
+    assert recipe.lr == pytest.approx(0.1 * recipe.batch_size / 256)
+    assert reasons["agc"] == "the imagenet recipe of NFNet"
+    assert choose_recipe("paper", facts, {"agc": 0.0})[0].agc == 0
+    assert choose_recipe("paper", dataclasses.replace(facts, variant="resnet50"), {})[0].agc == 0
 
 
 @pytest.mark.parametrize(
@@ -179,6 +213,85 @@ def test_weight_decay_spares_what_the_recipe_spares():
     everything = parameter_groups(network, Recipe(decay_norm_and_bias=True, decay_depthwise=True))
     assert len(everything) == 1
     assert len(everything[0]["params"]) == len(list(network.parameters()))
+
+
+def test_weight_decay_spares_gains():
+    """With the norms' scales and the biases: NFNet's recipe decays kernels and matrices alone."""
+    with torch.device("meta"):
+        network = create_model("nfnet_f0")
+    kernels = {id(p) for name, p in network.named_parameters() if name.endswith("weight")}
+    decayed, free = parameter_groups(network, Recipe(decay_norm_and_bias=False))
+    assert {id(p) for p in decayed["params"]} == kernels
+    assert (decayed["weight_decay"], free["weight_decay"]) == (1e-4, 0.0)
+    spared = {name.rpartition(".")[2] for name, p in network.named_parameters() if id(p) not in kernels}
+    assert spared == {"bias", "gain", "skipinit_gain"}
+
+
+# --- adaptive gradient clipping
+
+
+class Odd(Network):
+    """Every shape of parameter that a network may have."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(4, 3, 3, 3))
+        self.depthwise = nn.Parameter(torch.randn(4, 1, 3, 3))
+        self.matrix = nn.Parameter(torch.randn(5, 7))
+        self.gain = nn.Parameter(torch.randn(6, 1, 1, 1))
+        self.bias = nn.Parameter(torch.randn(6))
+        self.zeros = nn.Parameter(torch.zeros(4, 2, 1, 1))
+        self.skipinit_gain = nn.Parameter(torch.zeros(()))
+        self.idle = nn.Parameter(torch.ones(3))
+        self.set_head(8, 3, dropout=0.0)
+
+
+def clipped_by_hand(weight, gradient, most):
+    """The rule for one unit, in Python's floats."""
+    norm, limit = math.sqrt(sum(g * g for g in gradient)), most * max(math.sqrt(sum(w * w for w in weight)), 1e-3)
+    return [g * limit / norm for g in gradient] if norm > limit else list(gradient)
+
+
+@pytest.mark.parametrize("clipping", [0.01, 0.5])
+def test_adaptive_gradient_clipping_is_the_rule_for_every_unit(clipping):
+    torch.manual_seed(0)
+    network = Odd().double()
+    whole = {"gain", "bias", "skipinit_gain", "classifier.bias"}
+    before = {}
+    for name, parameter in network.named_parameters():
+        if name != "idle":
+            rows = (
+                torch.rand(parameter.shape[:1] + (1,) * (parameter.ndim - 1)) if parameter.ndim else torch.tensor(1.0)
+            )
+            parameter.grad = torch.randn(parameter.shape, dtype=torch.float64) * rows**4
+            before[name] = parameter.grad.clone()
+    clip_adaptively(network, clipping)
+    touched = 0
+    for name, gradient in before.items():
+        parameter = network.get_parameter(name)
+        if name == "classifier.weight":
+            assert torch.equal(parameter.grad, gradient)
+            continue
+        units = (
+            [(parameter, gradient, parameter.grad)]
+            if name in whole
+            else zip(parameter, gradient, parameter.grad, strict=True)
+        )
+        for weight, old, new in units:
+            expected = clipped_by_hand(weight.flatten().tolist(), old.flatten().tolist(), clipping)
+            assert new.flatten().tolist() == pytest.approx(expected, rel=1e-9), name
+            touched += not torch.equal(old, new)
+    assert network.idle.grad is None
+    assert 0 < touched < 21  # both sides of the rule have been seen
+
+
+def test_a_gradient_within_the_limit_keeps_its_bits():
+    network = Odd()
+    for parameter in network.parameters():
+        parameter.grad = 1e-7 * torch.randn(parameter.shape)
+    before = [parameter.grad.clone() for parameter in network.parameters()]
+    clip_adaptively(network, 0.01)
+    assert all(torch.equal(p.grad, old) for p, old in zip(network.parameters(), before, strict=True))
 
 
 # --- average, modes, order, checkpoint

@@ -239,6 +239,34 @@ def test_finetuning_keeps_the_options_of_the_bundle(colours, tmp_path):
     assert (options["padding"], options["norm_eps"]) == ("same", 1e-2)
 
 
+def test_auxiliary_heads_train_travel_in_the_bundle_and_are_left_where_nobody_asks(colours, tmp_path):
+    options = {**QUICK, "model": "googlenet_torchvision", "image_size": 32, "epochs": 1, "lr": 0.01}
+    first = taxonet.train(colours, out=tmp_path / "first", aux_heads=True, **options)
+    assert read_info(first.bundle).options["aux_heads"] is True
+    assert len(taxonet.load(first.bundle).predict(str(next(colours.glob("red/*.png"))))) == 1
+    state = read_tensors(first.bundle)
+    torch.manual_seed(first.recipe.seed)
+    fresh = create_model("googlenet_torchvision", num_classes=3, aux_heads=True).state_dict()
+    heads = [key for key in state if key.startswith("auxiliary.") and key.endswith("weight")]
+    assert len(heads) == 2 * 4
+    assert not any(torch.equal(state[key], fresh[key]) for key in heads)
+
+    slow = {**options, "lr": 1e-7}
+    plain = taxonet.train(colours, out=tmp_path / "plain", weights=first.bundle, **slow)
+    assert not any(key.startswith("auxiliary.") for key in read_tensors(plain.bundle))
+    again = taxonet.train(colours, out=tmp_path / "again", weights=first.bundle, aux_heads=True, **slow)
+    kept = read_tensors(again.bundle)
+    assert all(torch.allclose(kept[key], state[key], atol=1e-4) for key in heads)
+    from_plain = taxonet.train(colours, out=tmp_path / "heads", weights=plain.bundle, aux_heads=True, **slow)
+    assert set(read_tensors(from_plain.bundle)) == set(state)
+
+
+def test_a_network_without_batch_norm_trains(colours, tmp_path):
+    options = {**QUICK, "model": "googlenet", "image_size": 32, "epochs": 1}
+    result = taxonet.train(colours, out=tmp_path / "run", **{**options, "lr": 1e-3})
+    assert result.validation.metrics.n == 12
+
+
 def test_grey_pictures_get_a_network_of_one_channel(tmp_path):
     for label, level in (("dark", 60), ("light", 190)):
         (tmp_path / "data" / label).mkdir(parents=True)
@@ -283,6 +311,7 @@ def test_weights_of_as_many_other_classes_do_not_lend_their_classifier(run, colo
         ({"epoch": 3}, UsageError, "did you mean 'epochs'"),
         ({"weights": "nowhere.pth"}, UsageError, "does not exist"),
         ({"recipe": "scrach"}, UsageError, "did you mean 'scratch'"),
+        ({"aux_heads": True}, UsageError, "densenet_bc_22_12 has no auxiliary heads"),
         ({"augmentation": "flip | random_resize_crop(16)"}, UsageError, "did you mean 'random_resized_crop'"),
         ({"data": "nowhere"}, DataError, "does not exist"),
         ({"augmentation": "random_resized_crop(24)"}, UsageError, "24×24, image_size asks for 16×16"),
@@ -359,3 +388,16 @@ def test_resume_on_other_data_is_refused(run, tmp_path):
 def test_a_diverging_run_says_what_to_do(colours, tmp_path):
     with pytest.raises(TrainingError, match="lower lr"):
         taxonet.train(colours, out=tmp_path / "run", **{**QUICK, "lr": 1000.0, "epochs": 3, "optimizer": "sgd"})
+
+
+def test_clipped_to_almost_nothing_only_the_classifiers_matrix_moves(colours, tmp_path):
+    """Gradients are clipped in the loop, before the optimiser adds decay and momentum; the matrix is left out."""
+    values = {"recipe": "scratch", "weight_decay": 0.0, "ema_decay": 0.0, "dropout": 0.0, "epochs": 1}
+    run = taxonet.train(colours, out=tmp_path / "run", **{**QUICK, **values}, agc=1e-7)
+    torch.manual_seed(run.recipe.seed)
+    fresh = create_model("densenet_bc_22_12", num_classes=3)
+    trained = read_tensors(run.bundle)
+    for name, parameter in fresh.named_parameters():
+        moved = (trained[name] - parameter).norm() / parameter.norm().clamp(min=1e-3)
+        assert moved > 1e-3 if name == "classifier.weight" else moved < 1e-6, name
+    assert read_recipe(run.run / "recipe.toml").agc == 1e-7

@@ -1,20 +1,26 @@
 """The catalogue of pretrained weights: what it lists is what is installed, and nothing else is taken for it."""
 
 import importlib
+import json
 import re
 import shutil
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
+from tests.golden.compare import GOLDEN
 
 from taxonet.errors import BundleError, UsageError
 from taxonet.images import Preprocessing
-from taxonet.networks.registry import find
+from taxonet.networks.registry import create_model, find
 from taxonet.sheets import load_sheet
 from taxonet.weights.catalogue import entries, entry_of_file, find_entry
 from taxonet.weights.checkpoint_files import sha256_of
+from taxonet.weights.importers import convert
 from taxonet.weights.layouts import layout_of
+from taxonet.weights.options import function_of
 
 ENTRIES = entries()
 
@@ -46,8 +52,26 @@ def test_every_entry_is_a_port_of_its_network_with_its_options_and_names(entry):
     family = find(entry.variant).family
     base, library = entry.name.partition(".")[0], "torchvision" if "IMAGENET1K" in entry.name else "timm"
     port = next(p for p in load_sheet(family).variants[entry.variant].ports if (p.library, p.name) == (library, base))
-    assert entry.options == port.options
+    assert entry.options == function_of(port)
     assert entry.layout == layout_of(family, port)
+
+
+FORMS = {(e.variant, e.name.partition(".")[0], "IMAGENET1K" in e.name): e for e in ENTRIES if not e.package}
+
+
+@pytest.mark.parametrize("entry", FORMS.values(), ids=lambda entry: entry.name)
+def test_the_names_and_shapes_of_the_peer_fit_the_entry(entry):
+    library = "torchvision" if "IMAGENET1K" in entry.name else "timm"
+    fixture = np.load(GOLDEN / f"{library}-{entry.name.partition('.')[0]}.npz")
+    shapes = json.loads(str(fixture["shapes"]))
+    with torch.device("meta"):
+        state = {key: torch.empty(shape) for key, shape in shapes.items()}
+        network = create_model(entry.variant, **entry.options)
+        layout, renamed = convert(state, network, find(entry.variant).family, [entry.layout])
+    assert layout == entry.layout
+    assert {key: value.shape for key, value in renamed.items()} == {
+        key: value.shape for key, value in network.state_dict().items()
+    }
 
 
 @pytest.mark.parametrize("entry", [e for e in ENTRIES if e.package], ids=lambda entry: entry.name)

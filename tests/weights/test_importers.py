@@ -3,15 +3,17 @@
 import random
 import re
 
+import numpy as np
 import pytest
 import torch
 
 from taxonet.errors import BundleError
+from taxonet.images import Preprocessing
 from taxonet.networks import create_model
 from taxonet.networks.layers import batch_norms
 from taxonet.networks.registry import find
 from taxonet.weights.importers import COUNTER, convert, own_modules
-from taxonet.weights.layouts import layouts_of
+from taxonet.weights.layouts import layouts_of, preprocessing_of
 from taxonet.weights.networks import TORCHVISION_PREPROCESSING, find_pretrained
 
 FOREIGN = [
@@ -20,6 +22,7 @@ FOREIGN = [
     ("densenet121", "torchvision"),
     ("densenet_bc_22_12", "torchvision"),
     ("densenet_40_12", "torchvision"),
+    ("dpn68b", "cadene"),
     ("mobilenet_v3_large", "torchvision"),
     ("mobilenet_v3_small", "torchvision"),
     ("mobilenet_v3_small_minimal", "torchvision"),
@@ -43,6 +46,8 @@ FOREIGN = [
     ("mnasnet_small_timm", "timm"),
     ("shufflenet_v2_x0_5", "torchvision"),
     ("shufflenet_v2_x1_0_megvii", "megvii"),
+    ("googlenet_torchvision", "torchvision"),
+    ("googlenet", "caffe"),
 ]
 
 # some names of the published files, written down from them
@@ -83,6 +88,13 @@ PUBLISHED = {
         "layer1.0.bn2.running_var": (16,),
         "layer3.2.conv2.weight": (64, 64, 3, 3),
         "linear.weight": (10, 64),
+    },
+    ("googlenet_torchvision", "torchvision"): {
+        "conv1.conv.weight": (64, 3, 7, 7),
+        "inception3a.branch1.bn.weight": (64,),
+        "inception4e.branch3.1.conv.weight": (128, 32, 3, 3),
+        "inception5b.branch4.1.bn.running_mean": (128,),
+        "fc.weight": (1000, 1024),
     },
     ("resnet18", "torchvision"): {
         "conv1.weight": (64, 3, 7, 7),
@@ -218,3 +230,13 @@ def test_a_torchvision_checkpoint_to_start_from(tmp_path, wrapper):
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert fresh.eval().forward_features(images).equal(network.eval().forward_features(images))
+
+
+@pytest.mark.parametrize("family", ["alexnet", "vgg", "googlenet"])
+def test_caffe_s_pictures_run_from_0_to_255_less_their_mean(family):
+    preprocessing = Preprocessing.parse(preprocessing_of(family, "caffe"))
+    size = preprocessing.output_size[0]
+    assert size == (227 if family == "alexnet" else 224)
+    white = preprocessing.normalized(np.full((1, size, size, 3), 255, np.uint8))
+    means = (123.68, 116.779, 103.939) if family == "vgg" else (123, 117, 104)
+    assert np.abs(white[0, :, 0, 0] - (255 - np.array(means))).max() < 0.01

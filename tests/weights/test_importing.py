@@ -10,7 +10,10 @@ from tests.weights.test_importers import foreign_state
 import taxonet
 from taxonet.cli.app import main
 from taxonet.errors import BundleError, UsageError
+from taxonet.networks import create_model
 from taxonet.weights.bundle import read_info
+from taxonet.weights.importers import own_modules
+from taxonet.weights.layouts import layouts_of
 from taxonet.weights.networks import open_model
 
 NAMES = ("ant", "bee", "cat")
@@ -132,3 +135,33 @@ def test_the_command(checkpoint, tmp_path, capsys):
     assert "tried: taxonet" in capsys.readouterr().err
     assert main(list(map(str, words))) == 0
     assert "all matched by name and shape" in capsys.readouterr().out
+
+
+def test_the_auxiliary_heads_of_googlenet_are_left_out_unless_asked_for(tmp_path):
+    """torchvision's file has them, untrained; its pictures are normalised to -1 … 1."""
+    torch.manual_seed(0)
+    network = create_model("googlenet_torchvision", num_classes=3, aux_heads=True)
+    layout = layouts_of("googlenet")["torchvision"]
+    theirs = dict(zip(own_modules(network), layout(network), strict=True))
+    state = {f"{theirs[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}": v for key, v in network.state_dict().items()}
+    assert state["aux2.fc2.weight"].shape == (3, 1024)
+    torch.save(state, tmp_path / "googlenet.pth")
+    plain, whole = (
+        taxonet.import_weights(
+            tmp_path / "googlenet.pth",
+            "googlenet_torchvision",
+            tmp_path / f"{name}.safetensors",
+            classes=NAMES,
+            **options,
+        )
+        for name, options in (("plain", {}), ("whole", {"aux_heads": True}))
+    )
+    assert plain.preprocessing.endswith("normalize(half)")
+    assert any("auxiliary heads" in note for note in plain.adapted)
+    assert not any("auxiliary heads" in note for note in whole.adapted)
+    network.eval()
+    assert logits(open_model(plain.bundle)[1]).equal(logits(network))
+    opened = open_model(whole.bundle)[1]
+    assert all(value.equal(opened.state_dict()[key]) for key, value in network.state_dict().items())
+    with pytest.raises(BundleError, match="not those of googlenet:"):
+        taxonet.import_weights(tmp_path / "googlenet.pth", "googlenet", tmp_path / "no.safetensors", classes=NAMES)

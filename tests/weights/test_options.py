@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from tests.golden.compare import GOLDEN
 from tests.golden.weights import images, weight
-from tests.networks.test_golden import GOLDEN
 from tests.weights.test_importers import foreign_state
 
 import taxonet

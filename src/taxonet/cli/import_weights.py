@@ -69,7 +69,8 @@ def import_weights(
         print_json(done.as_dict())
         return 0
     print(f"network        {done.variant}, layout of the file: {done.layout}")
-    print(f"weights        {done.tensors} tensors, all matched by name and shape; none is left over")
+    others = "no other" if any("left out" in note for note in done.adapted) else "none"
+    print(f"weights        {done.tensors} tensors, all matched by name and shape; {others} is left over")
     for note in done.adapted:
         print(f"adapted        {note}")
     print(f"options        {options_text(done.options)}  ({done.options_from})")

@@ -33,7 +33,8 @@ def train(
     """Train a network on a folder of pictures; the run's folder gets a bundle and a report.
 
     Any value of a recipe is an option too: --optimizer, --weight-decay, --augmentation, --label-smoothing,
-    --ema-decay, --schedule, …; the recipe is printed in full when a run starts, with these names.
+    --ema-decay, --schedule, …; the recipe is printed in full when a run starts, with these names. --agc 0.01 clips
+    every unit's gradient to that share of its weights, for networks without norms.
 
     Parameters
     ----------

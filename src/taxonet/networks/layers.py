@@ -8,7 +8,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -42,25 +42,46 @@ class Network(nn.Module):
     body: nn.Sequential
     dropout: nn.Dropout
     classifier: nn.Linear
+    auxiliary: nn.ModuleDict  # classifiers on earlier maps, by the stage they look at; of use in training only
+    auxiliary_weight: float = 0.3  # of the loss of each of them
     num_features: int
     default_preprocessing: str
     variant: str = ""  # set by the registry, with the arguments that rebuild this network
     options: Mapping[str, Any] = {}
 
-    def set_head(self, num_features: int, num_classes: int, dropout: float, bias: bool = True) -> None:
-        """Give the network its classifier over `num_features` pooled values."""
+    def set_head(
+        self,
+        num_features: int,
+        num_classes: int,
+        dropout: float,
+        bias: bool = True,
+        auxiliary: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        """Give the network its classifier over `num_features` pooled values.
+
+        `auxiliary` are heads by the stage whose map they see; each has a `classifier` of its own.
+        """
         self.num_features = num_features
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(num_features, num_classes, bias)
+        self.auxiliary = nn.ModuleDict(auxiliary)
+
+    def classifiers(self) -> dict[str, nn.Linear]:
+        """The layers that give logits by their names: the classifier, then those of the auxiliary heads."""
+        names = ("classifier", *(f"auxiliary.{stage}.classifier" for stage in self.auxiliary))
+        return {name: cast(nn.Linear, self.get_submodule(name)) for name in names}
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a fresh one of `num_classes` outputs, on the same device and of the same type."""
+        """Replace the classifier by a fresh one of `num_classes` outputs, on the same device and of the same type;
+        those of the auxiliary heads too."""
         if num_classes < 1:
             raise UsageError(f"num_classes is {num_classes}, it must be at least 1")
-        weight, bias = self.classifier.weight, self.classifier.bias is not None
-        self.classifier = nn.Linear(self.num_features, num_classes, bias, device=weight.device, dtype=weight.dtype)
-        if bias:
-            nn.init.zeros_(self.classifier.bias)  # the weight keeps Torch's uniform ±1/√fan-in
+        for name, old in self.classifiers().items():
+            weight, bias = old.weight, old.bias is not None
+            fresh = nn.Linear(old.in_features, num_classes, bias, device=weight.device, dtype=weight.dtype)
+            if bias:
+                nn.init.zeros_(fresh.bias)  # the weight keeps Torch's uniform ±1/√fan-in
+            self.set_submodule(name, fresh)
         self.options = {**self.options, "num_classes": num_classes}
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
@@ -88,15 +109,28 @@ class Network(nn.Module):
         """Logits (N, classes) of images (N, in_channels, H, W)."""
         return self.forward_head(self.forward_features(x))
 
+    def forward_with_auxiliary(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The logits, and those of the auxiliary heads (most networks have none), for the loss of a training step."""
+        if not self.auxiliary:
+            return self(x), []
+        maps = self.stages(x)
+        features = maps[next(reversed(maps))]
+        return self.forward_head(features), [head(maps[stage]) for stage, head in self.auxiliary.items()]
+
 
 class Conv2dSame(nn.Conv2d):
     """Convolution with TensorFlow's SAME padding: output ⌈size/stride⌉, the odd pixel goes to the bottom and right."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, out_channels, ⌈H/stride⌉, ⌈W/stride⌉)."""
-        height = _same_padding(x.shape[2], self.kernel_size[0], self.stride[0])
-        width = _same_padding(x.shape[3], self.kernel_size[1], self.stride[1])
-        return super().forward(F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2)))
+        return super().forward(pad_same(x, self.kernel_size[0], self.stride[0]))
+
+
+def pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """A map (N, C, H, W) with the zeros around it that SAME gives a square kernel."""
+    height = _same_padding(x.shape[2], kernel, stride)
+    width = _same_padding(x.shape[3], kernel, stride)
+    return F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
 
 
 def _same_padding(size: int, kernel: int, stride: int) -> int:
@@ -104,12 +138,18 @@ def _same_padding(size: int, kernel: int, stride: int) -> int:
 
 
 def conv2d(
-    c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1, padding: Padding = "symmetric"
+    c_in: int,
+    c_out: int,
+    kernel: int,
+    stride: int = 1,
+    groups: int = 1,
+    padding: Padding = "symmetric",
+    bias: bool = False,
 ) -> nn.Conv2d:
-    """A convolution without bias that keeps the map size at stride 1."""
+    """A convolution that keeps the map size at stride 1."""
     if padding == "same" and stride > 1:  # at stride 1 and odd kernels SAME is the symmetric padding
-        return Conv2dSame(c_in, c_out, kernel, stride, groups=groups, bias=False)
-    return nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+        return Conv2dSame(c_in, c_out, kernel, stride, groups=groups, bias=bias)
+    return nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, groups=groups, bias=bias)
 
 
 @dataclass(frozen=True)
@@ -119,6 +159,8 @@ class Style:
     padding: Padding = "symmetric"
     norm_eps: float = 1e-5
     norm_momentum: float = 0.1
+    bias: bool = False  # of the convolutions
+    normalized: bool = True  # networks from before batch norm have none
 
     def norm(self, channels: int) -> nn.BatchNorm2d:
         """Batch normalisation in this style."""
@@ -129,8 +171,10 @@ class Style:
     ) -> nn.Sequential:
         """Convolution → batch norm → activation (none when `act` is None)."""
         layers: OrderedDict[str, nn.Module] = OrderedDict(
-            conv=conv2d(c_in, c_out, kernel, stride, groups, self.padding), norm=self.norm(c_out)
+            conv=conv2d(c_in, c_out, kernel, stride, groups, self.padding, self.bias)
         )
+        if self.normalized:
+            layers["norm"] = self.norm(c_out)
         if act is not None:
             layers["act"] = ACTIVATIONS[act](inplace=True)
         return nn.Sequential(layers)
@@ -161,19 +205,20 @@ class SqueezeExcite(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """Drop a sample's whole branch with probability `rate` in training, and scale the others by 1/(1 − rate)
-    (Huang et al. 2016, arXiv 1603.09382)."""
+    """Drop a sample's whole branch with probability `rate` in training, and scale the others by 1/(1 − rate) unless
+    `rescale` is False (Huang et al. 2016, arXiv 1603.09382)."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, rescale: bool = True) -> None:
         super().__init__()
-        self.rate = rate
+        self.rate, self.rescale = rate, rescale
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, …) → the same shape."""
         if not self.training or self.rate == 0:
             return x
         kept = torch.rand((x.shape[0],) + (1,) * (x.ndim - 1), device=x.device) >= self.rate
-        return x * kept.to(x.dtype) / (1 - self.rate)
+        x = x * kept.to(x.dtype)
+        return x / (1 - self.rate) if self.rescale else x
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
@@ -182,11 +227,24 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 
+class ChannelShuffle(nn.Module):
+    """`channel_shuffle` as a layer."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → the same shape."""
+        return channel_shuffle(x, self.groups)
+
+
 class InvertedResidual(nn.Module):
     """1×1 expansion → depthwise k×k → (squeeze-excite) → linear 1×1 projection (arXiv 1801.04381, §3; 1905.02244, §5).
 
     The expansion is left out when `hidden` equals `c_in`; the input is added when the shape does not change and `skip`
-    is not False. Squeeze-and-excitation, where `squeeze` is its hidden width, sits on the depthwise maps.
+    is not False. Squeeze-and-excitation, where `squeeze` is its hidden width, sits on the depthwise maps. With `groups`
+    it is IGCV3's (arXiv 1806.00178): both 1×1 are grouped, the expansion is always there, linear and then shuffled.
     """
 
     def __init__(
@@ -197,6 +255,7 @@ class InvertedResidual(nn.Module):
         hidden: int,
         kernel: int = 3,
         stride: int = 1,
+        groups: int = 1,
         act: str = "relu6",
         style: Style,
         squeeze: int = 0,
@@ -208,7 +267,10 @@ class InvertedResidual(nn.Module):
     ) -> None:
         super().__init__()
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        if hidden != c_in:
+        if groups > 1:
+            layers["expand"] = style.conv_norm(c_in, hidden, groups=groups)
+            layers["shuffle"] = ChannelShuffle(groups)
+        elif hidden != c_in:
             layers["expand"] = style.conv_norm(c_in, hidden, act=act)
         late_act = bool(squeeze) and se_before_activation
         layers["depthwise"] = style.conv_norm(
@@ -218,7 +280,7 @@ class InvertedResidual(nn.Module):
             layers["se"] = SqueezeExcite(hidden, squeeze, gate, squeeze_act)
         if late_act:
             layers["act"] = ACTIVATIONS[act](inplace=True)
-        layers["project"] = style.conv_norm(hidden, c_out)
+        layers["project"] = style.conv_norm(hidden, c_out, groups=groups)
         self.layers = nn.Sequential(layers)
         self.residual = skip and stride == 1 and c_in == c_out
         self.drop_path = StochasticDepth(drop_path)
@@ -227,6 +289,26 @@ class InvertedResidual(nn.Module):
         """(N, c_in, H, W) → (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉)."""
         out: Tensor = self.layers(x)
         return x + self.drop_path(out) if self.residual else out
+
+
+def hidden_layers(c_in: int, side: int, dropout: float, dropout_first: bool = False) -> nn.Sequential:
+    """The two hidden linear layers of 4096 of AlexNet and VGG over a map that is pooled to `side` × `side`.
+
+    Dropout follows the first; that of the second is the network's own, before its classifier. With `dropout_first` it
+    comes before each of the two instead (torchvision's AlexNet).
+    """
+    return nn.Sequential(
+        OrderedDict(
+            pool=nn.AdaptiveAvgPool2d(side),  # changes nothing at 224 pixels
+            flatten=nn.Flatten(),
+            drop5=nn.Dropout(dropout if dropout_first else 0.0),
+            fc6=nn.Linear(c_in * side * side, 4096),
+            act6=nn.ReLU(inplace=True),
+            drop6=nn.Dropout(dropout),
+            fc7=nn.Linear(4096, 4096),
+            act7=nn.ReLU(inplace=True),
+        )
+    )
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -243,6 +325,16 @@ def init_fan_out(network: nn.Module) -> None:
             nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def init_linear_normal(network: nn.Module, std: float = 0.01) -> None:
+    """Linear layers N(0, `std`), biases 0, as AlexNet and VGG have them."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            if not module.weight.is_meta:
+                nn.init.normal_(module.weight, 0.0, std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def init_classifier(classifier: nn.Linear) -> None:

@@ -70,7 +70,7 @@ class ResNet(Network):
 
 
 class PreResNet(Network):
-    """A pre-activation ResNet: BN and ReLU come once more after the last unit."""
+    """A pre-activation ResNet: BN and ReLU come once more after the last unit. A wide one keeps the narrow stem."""
 
     def __init__(
         self,
@@ -87,9 +87,9 @@ class PreResNet(Network):
         super().__init__()
         style = Style()
         body: OrderedDict[str, nn.Module] = OrderedDict()
-        small_stem = nn.Sequential(OrderedDict(conv=nn.Conv2d(in_channels, width, 3, padding=1, bias=False)))
+        small_stem = nn.Sequential(OrderedDict(conv=nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)))
         body["stem"] = imagenet_stem(in_channels, style, norm=False) if large else small_stem
-        c_in = width
+        c_in = 64 if large else 16
         for number, depth in enumerate(blocks):
             inner = width * 2**number
             widths = (inner, inner, inner * EXPANSION) if bottleneck else (inner, inner)
@@ -139,6 +139,8 @@ PRE_ACTIVATION: dict[str, dict[str, Any]] = {
     # the authors' CIFAR bottlenecks stride in the first 1×1
     "preresnet164_cifar": cifar(164, bottleneck=True, stride_at="1x1"),
     "preresnet1001_cifar": cifar(1001, bottleneck=True, stride_at="1x1"),
+    # of depth 16, eight times as wide (Zagoruyko and Komodakis 2016, arXiv 1605.07146)
+    "wrn16_8_cifar": {"blocks": (2, 2, 2), "width": 128, "bottleneck": False, "large": False},
 }
 
 ALIASES = {"resnetv2_50": "preresnet50", "resnetv2_101": "preresnet101", "resnetv2_152": "preresnet152"}

@@ -171,7 +171,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "seresnet50": row(50),
     "seresnet101": row(101),
     "seresnet152": row(152),
-    "seresnet50_v15": row(50, stride_at="3x3"),
+    **{f"seresnet{depth}_v15": row(depth, stride_at="3x3") for depth in BLOCKS},
     "seresnext50_32x4d": row(50, 32, 4, "3x3"),
     "seresnext101_32x4d": row(101, 32, 4, "3x3"),
     "senet154": row(152, 64, 4, "3x3", deep=True, dropout=0.2),

@@ -111,7 +111,8 @@ class NotReproduced(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeFacts(Record):
-    """How the paper trains; None where it does not say. `milestones` are fractions of the epochs."""
+    """How the paper trains; None where it does not say. `milestones` are fractions of the epochs, `agc` is the λ of
+    adaptive gradient clipping."""
 
     optimizer: Literal["sgd", "rmsprop_tf"]
     source: Source
@@ -123,6 +124,7 @@ class RecipeFacts(Record):
     weight_decay: float | None = None
     decay_norm_and_bias: bool | None = None
     decay_depthwise: bool | None = None
+    agc: float | None = None
     batch_size: int | None = None
     epochs: int | None = None
     schedule: Literal["step", "exponential", "cosine", "linear"] | None = None
@@ -134,6 +136,7 @@ class RecipeFacts(Record):
     label_smoothing: float | None = None
     ema_decay: float | None = None
     dropout: float | None = None
+    aux_heads: bool | None = None
     augmentation: str | None = None
     note: str = ""
 

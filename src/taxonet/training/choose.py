@@ -26,7 +26,7 @@ class Facts:
     image_size: int
     pictures: int
     pretrained: bool
-    norm_momentum: float
+    norm_momentum: float | None  # of the network's batch norms; None where it has none
 
 
 def choose_recipe(
@@ -84,7 +84,8 @@ def _named(name: str, facts: Facts, size: int, asked: Mapping[str, Any], reasons
 
 
 def _common(facts: Facts, size: int) -> dict[str, Any]:
-    return {"image_size": size, "dropout": default_dropout(facts.variant), "norm_momentum": facts.norm_momentum}
+    momentum = {} if facts.norm_momentum is None else {"norm_momentum": facts.norm_momentum}
+    return {"image_size": size, "dropout": default_dropout(facts.variant), **momentum}
 
 
 def default_dropout(variant: str) -> float:
@@ -126,23 +127,26 @@ def _scratch(facts: Facts, size: int, epochs: int | None, reasons: dict[str, str
         epochs = max(10, min(100, round(60_000 / facts.pictures)))
         reasons["epochs"] = f"about 60,000 pictures seen, from {facts.pictures:,}, within 10 to 100 epochs"
     steps = math.ceil(facts.pictures / 32) * epochs
-    momentum = facts.norm_momentum
-    if momentum * steps < 50:  # running statistics would still remember the initial zero and one
-        momentum = 0.1
+    values = _common(facts, size)
+    if facts.norm_momentum is not None and facts.norm_momentum * steps < 50:
+        values["norm_momentum"] = 0.1  # running statistics would still remember the initial zero and one
         reasons["norm_momentum"] = f"{steps:,} steps are too few for the network's own {facts.norm_momentum}"
+    rate = 0.05
+    if facts.norm_momentum is None:
+        rate = 0.01
+        reasons["lr"] = f"{facts.variant} has no batch norm"
     small_map = size <= SMALL_MAP
     shift = f"resize({size}) | random_crop({size}, padding={max(1, size // 8)}) | flip"
     crop = f"random_resized_crop({size}, scale=(0.25, 1.0)) | flip | color_jitter(0.2)"
     return {
-        **_common(facts, size),
+        **values,
         "name": "scratch",
         "epochs": epochs,
         "augmentation": shift if small_map else crop,
-        "norm_momentum": momentum,
         "label_smoothing": 0.0 if small_map else 0.1,
         "ema_decay": 0.98 if steps < MANY_STEPS else 0.999,
         "optimizer": "sgd",
-        "lr": 0.05,
+        "lr": rate,
         "nesterov": True,
         "weight_decay": 5e-4 if small_map else 5e-5,
         "schedule": "cosine",
@@ -176,6 +180,8 @@ def _paper(facts: Facts, size: int, asked: Mapping[str, Any], reasons: dict[str,
         reasons["warmup_epochs"] = f"the recipe's {published.warmup_epochs} for {published.epochs} epochs, scaled"
     augmentation = published.augmentation or f"random_resized_crop({size}) | flip"
     values["augmentation"] = augmentation.replace("(224", f"({size}").replace("(32", f"({size}")
-    if "random_crop" in augmentation:
+    if "resize(256)" in augmentation:
+        values["augmentation"] = values["augmentation"].replace("resize(256)", f"resize({round(size * 256 / 224)})")
+    elif "random_crop" in augmentation:
         values["augmentation"] = f"resize({size}) | {values['augmentation']}"
     return values

@@ -28,7 +28,7 @@ from taxonet.inference import Classifier
 from taxonet.networks.layers import Network, batch_norms
 from taxonet.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from taxonet.training.ema import MovingAverage
-from taxonet.training.optimizers import make_optimizer
+from taxonet.training.optimizers import clip_adaptively, make_optimizer
 from taxonet.training.pictures import Pictures
 from taxonet.training.recipe import Recipe
 from taxonet.training.schedule import learning_rate
@@ -181,12 +181,19 @@ def _step(training: Training, images: Tensor, labels: Tensor, steps: int) -> Non
     rate = learning_rate(recipe, position.epoch + position.step / steps)
     for group in training.optimizer.param_groups:
         group["lr"] = rate
-    logits = training.network(images.contiguous(memory_format=torch.channels_last))
+    images = images.contiguous(memory_format=torch.channels_last)
+    logits, auxiliary = training.network.forward_with_auxiliary(images)
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-    if not torch.isfinite(loss):
-        raise _diverged(training, f"the loss is {loss.item()}")
+    total = loss  # the log keeps the loss of the logits alone, which validation has too
+    for other in auxiliary:
+        weight = training.network.auxiliary_weight
+        total = total + weight * F.cross_entropy(other, labels, label_smoothing=recipe.label_smoothing)
+    if not torch.isfinite(total):
+        raise _diverged(training, f"the loss is {total.item()}")
     training.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    total.backward()  # type: ignore[no-untyped-call]
+    if recipe.agc:
+        clip_adaptively(training.network, recipe.agc)
     training.optimizer.step()
     position.step += 1
     position.steps_in_all += 1

@@ -32,6 +32,7 @@ class Recipe:
     norm_statistics: str = field(default="train", metadata={"choices": NORM_STATISTICS})
     norm_momentum: float = field(default=0.1, metadata=_range(0.0, 1.0))
     dropout: float = field(default=0.0, metadata=_range(0.0, 0.99))
+    aux_heads: bool = False  # train with the network's auxiliary classifiers, where it has any (GoogLeNet)
     label_smoothing: float = field(default=0.0, metadata=_range(0.0, 0.99))
     ema_decay: float = field(default=0.0, metadata=_range(0.0, 0.999999))
     optimizer: str = field(default="sgd", metadata={"choices": OPTIMIZERS})
@@ -41,8 +42,9 @@ class Recipe:
     alpha: float = field(default=0.9, metadata=_range(0.0, 0.9999))  # RMSprop: decay of the mean square
     eps: float = field(default=1e-8, metadata=_range(0.0, 10.0))
     weight_decay: float = field(default=1e-4, metadata=_range(0.0, 1.0))
-    decay_norm_and_bias: bool = False
+    decay_norm_and_bias: bool = False  # gains too
     decay_depthwise: bool = True
+    agc: float = field(default=0.0, metadata=_range(0.0, 1.0))  # adaptive gradient clipping: λ, 0 is off
     schedule: str = field(default="cosine", metadata={"choices": SCHEDULES})
     warmup_epochs: float = field(default=0.0, metadata=_range(0.0, 100_000))
     milestones: tuple[float, ...] = (0.5, 0.75)  # step: fractions of the epochs

@@ -192,14 +192,17 @@ class _Job:
             plain = create_model(self.variant, num_classes=len(self.split.classes), in_channels=self.channels)
         text = self.pretrained.preprocessing if self.pretrained else plain.default_preprocessing
         preprocessing = Preprocessing.parse(text).with_channels(self.channels)
+        norms = batch_norms(plain)
         facts = Facts(
             self.variant,
             min(preprocessing.output_size),
             len(self.split.train),
             self.pretrained is not None,
-            batch_norms(plain)[0].momentum or 0.1,
+            norms[0].momentum or 0.1 if norms else None,
         )
         self.recipe, reasons = choose_recipe(recipe, facts, overrides)
+        if self.recipe.aux_heads and "aux_heads" not in find(self.variant).options():
+            raise UsageError(f"{self.variant} has no auxiliary heads, aux_heads must be false; GoogLeNet has them")
         if self.recipe.image_size != min(preprocessing.output_size):
             preprocessing = preprocessing.with_size(self.recipe.image_size)
         self.preprocessing = preprocessing
@@ -286,6 +289,7 @@ class _Job:
             num_classes=len(self.split.classes),
             in_channels=self.channels,
             dropout=self.recipe.dropout,
+            **({"aux_heads": True} if self.recipe.aux_heads else {}),
             **(self.pretrained.options if self.pretrained else {}),
         )
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

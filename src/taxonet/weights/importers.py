@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from taxonet.errors import BundleError
 from taxonet.networks.layers import Network
-from taxonet.weights.layouts import Naming, layouts_of
+from taxonet.weights.layouts import Naming, layouts_of, spare_of
 
 COUNTER = "num_batches_tracked"  # not a weight; files from before Torch 0.4.1 lack it
 
@@ -32,7 +32,7 @@ def convert(
     """Rename a foreign state to the names of `network`; `sources` names the layouts to try, None tries all.
 
     The classifier may have another number of outputs than the network's: its tensors keep their own shape.
-    Counters that the state lacks are zero.
+    Counters that the state lacks are zero. Auxiliary heads that the network was built without are left out.
 
     Returns:
         The layout that fits ("taxonet", "torchvision", …) and the renamed state, complete for `load_state_dict`.
@@ -48,8 +48,9 @@ def convert(
     tried: dict[str, tuple[int, list[str], list[str]]] = {}
     for layout, naming in layouts.items():
         renamed, missing, surplus = _rename(state, network, naming)
+        surplus = [key for key in surplus if not key.startswith(spare_of(family, layout))]
         if not missing and not surplus:
-            _check_shapes(renamed, ours)
+            _check_shapes(renamed, ours, tuple(network.classifiers()))
             return layout, {key: _placed(key, renamed, value) for key, value in ours.items()}
         tried[layout] = len(renamed), missing, surplus
     best = max(tried, key=lambda layout: tried[layout][0])
@@ -99,9 +100,9 @@ def _as_linear(theirs: Tensor, ours: Tensor) -> Tensor:
     return theirs.flatten(1) if theirs.ndim == 4 and ours.ndim == 2 else theirs
 
 
-def _check_shapes(renamed: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
+def _check_shapes(renamed: Mapping[str, Tensor], ours: Mapping[str, Tensor], classifiers: tuple[str, ...]) -> None:
     for key, tensor in renamed.items():
         theirs, expected = tuple(tensor.shape), tuple(ours[key].shape)
-        head = key.startswith("classifier.")
+        head = key.startswith(tuple(f"{name}." for name in classifiers))
         if theirs != expected and not (head and theirs[1:] == expected[1:]):
             raise BundleError(f"the weight {key} has the shape {theirs}, the network needs {expected}")

@@ -17,7 +17,8 @@ from taxonet.networks.registry import create_model
 from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.catalogue import KNOWN_CLASSES
 from taxonet.weights.importers import COUNTER, dotted
-from taxonet.weights.networks import TORCHVISION_PREPROCESSING, save_network
+from taxonet.weights.layouts import spare_of
+from taxonet.weights.networks import save_network, usual_preprocessing
 from taxonet.weights.options import Recognised, recognise
 
 
@@ -86,11 +87,11 @@ def import_weights(
     found = recognise(path, name, source, options)
     renamed = found.renamed
     try:
-        adapted = _adaptations(found.state, renamed)
+        adapted = _adaptations(found.state, renamed, spare_of(found.family, found.layout))
         if classes is None and found.bundle is not None:
             classes = found.bundle.classes
         names, names_from = _class_names(classes, renamed["classifier.weight"].shape[0])
-        renamed, dropped = _without_background(renamed, len(names))
+        renamed, dropped = _without_background(renamed, found.classifiers, len(names))
         if bgr:
             renamed = _rgb_first(renamed)
     except BundleError as error:
@@ -132,8 +133,11 @@ def name_of(found: Recognised, path: Path) -> str:
     return found.entry.name if found.entry else path.name
 
 
-def _adaptations(state: Mapping[str, Tensor], renamed: Mapping[str, Tensor]) -> tuple[str, ...]:
+def _adaptations(state: Mapping[str, Tensor], renamed: Mapping[str, Tensor], spare: tuple[str, ...]) -> tuple[str, ...]:
     notes = []
+    used = {value.data_ptr() for value in renamed.values()}
+    if any(key.startswith(spare) and value.data_ptr() not in used for key, value in state.items() if value.numel() > 1):
+        notes.append("the auxiliary heads of the file left out")
     if any(dotted(key) for key in state):
         notes.append("dotted names of old DenseNet files")
     convolutions = {value.data_ptr() for value in state.values() if value.ndim == 4}
@@ -176,11 +180,13 @@ def _names_of(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _without_background(state: dict[str, Tensor], count: int) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def _without_background(
+    state: dict[str, Tensor], classifiers: tuple[str, ...], count: int
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """TensorFlow's classifiers have a first output for what is none of the classes."""
     if state["classifier.weight"].shape[0] == count:
         return state, ()
-    kept = {key: state[key][1:] for key in ("classifier.weight", "classifier.bias")}
+    kept = {key: state[key][1:] for name in classifiers for key in (f"{name}.weight", f"{name}.bias") if key in state}
     return {**state, **kept}, ("the background class, output 0, dropped",)
 
 
@@ -202,6 +208,7 @@ def _preprocessing(asked: str | None, found: Recognised, network: Network) -> tu
         return found.entry.preprocessing, f"the catalogue's for {found.entry.name}"
     if found.bundle is not None:
         return found.bundle.preprocessing, "the bundle's"
-    if found.layout == "torchvision":
-        return TORCHVISION_PREPROCESSING, "assumed: torchvision's usual one"
+    usual = usual_preprocessing(found.layout, network)
+    if usual is not None:
+        return usual, f"assumed: {found.layout}'s usual one"
     return network.default_preprocessing, "assumed: the network's own default"

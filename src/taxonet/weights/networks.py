@@ -27,6 +27,7 @@ from taxonet.weights.bundle import (
 from taxonet.weights.catalogue import Entry, entries, find_entry, get_entry
 from taxonet.weights.hub import bundle_path
 from taxonet.weights.importers import convert
+from taxonet.weights.layouts import preprocessing_of
 from taxonet.weights.options import recognise
 
 # How the source of a layout prepares pictures; other sources say so in the catalogue.
@@ -35,6 +36,13 @@ TORCHVISION_PREPROCESSING = "exif | rgb | resize(256, bilinear) | center_crop(22
 log = logging.getLogger(__name__)
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt", ".onnx", ".xml", ".pt2")
+
+
+def usual_preprocessing(layout: str, network: Network) -> str | None:
+    """How the source of a layout prepares pictures for this network; None where that is not known."""
+    own = preprocessing_of(find(network.variant).family, layout)
+    return own or (TORCHVISION_PREPROCESSING if layout == "torchvision" else None)
+
 
 ROOMY = 64  # pixels of a side that no network reduces to nothing
 
@@ -157,8 +165,9 @@ class Pretrained:
     ) -> None:
         self.state = dict(state)
         self.in_channels = int(options.get("in_channels", 3))
-        # how the source's network differs from the default of its variant; dropout is the recipe's business
-        self.options = {key: value for key, value in options.items() if key not in ("in_channels", "dropout")}
+        # how the source's network differs from the default of its variant; the rest is the recipe's business
+        others = ("in_channels", "dropout", "aux_heads")
+        self.options = {key: value for key, value in options.items() if key not in others}
         self.preprocessing = preprocessing
         self.provenance = dict(provenance)
         self.classes = classes  # None where the source does not say
@@ -180,19 +189,22 @@ class Pretrained:
         self.in_channels = 1
 
     def load_into(self, network: Network, classes: tuple[str, ...] | None) -> bool:
-        """Load the weights; False when the classifier was left fresh because it was trained for other classes."""
+        """Load the weights; False when the classifier was left fresh because it was trained for other classes.
+
+        Auxiliary heads are loaded where both sides have them, else they are left out or stay fresh.
+        """
         own = network.state_dict()
-        fits = {key: value for key, value in self.state.items() if value.shape == own[key].shape}
-        head = {"classifier.weight", "classifier.bias"}
+        fits = {key: value for key, value in self.state.items() if key in own and value.shape == own[key].shape}
+        heads = {f"{name}.{leaf}" for name in network.classifiers() for leaf in ("weight", "bias")}
         if self.classes != classes:  # the same number of other classes is no fit: labels travel by name
-            fits = {key: value for key, value in fits.items() if key not in head}
-        missing = set(own) - set(fits)
-        if missing - head:
-            key = sorted(missing - head)[0]
+            fits = {key: value for key, value in fits.items() if key not in heads}
+        missing = {key for key in set(own) - set(fits) if not key.startswith("auxiliary.")}
+        if missing - heads:
+            key = sorted(missing - heads)[0]
             shapes = f"{tuple(self.state[key].shape)}, the network needs {tuple(own[key].shape)}"
             raise BundleError(f"the weight {key} has the shape {shapes}")
         if missing:  # never a classifier of which half is trained
-            fits = {key: value for key, value in fits.items() if key not in head}
+            fits = {key: value for key, value in fits.items() if key not in heads}
         network.load_state_dict(fits, strict=False)
         return not missing
 
@@ -244,11 +256,9 @@ def _pretrained_from_file(variant: str, path: Path, options: Mapping[str, Any]) 
     if found.warning:
         log.warning("%s: %s", path, found.warning)
     with torch.device("meta"):
-        preprocessing = create_model(found.variant, **found.options).default_preprocessing
-    if own is not None:
-        preprocessing = own.preprocessing
-    elif found.layout == "torchvision":
-        preprocessing = TORCHVISION_PREPROCESSING
+        empty = create_model(found.variant, **found.options)
+    usual = usual_preprocessing(found.layout, empty) or empty.default_preprocessing
+    preprocessing = own.preprocessing if own else usual
     source = {"weights": found.entry.name if found.entry else path.name, "layout": found.layout, "sha256": found.sha256}
     return Pretrained(found.renamed, preprocessing, source, own.classes if own else None, found.options)
 

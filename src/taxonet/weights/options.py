@@ -25,7 +25,7 @@ from taxonet.weights.importers import convert
 from taxonet.weights.layouts import layout_of, layouts_of
 
 LIBRARIES = ("torchvision", "timm")
-NO_FUNCTION = ("dropout", "stochastic_depth", "memory_efficient")  # options that change no answer
+NO_FUNCTION = ("dropout", "stochastic_depth", "memory_efficient", "aux_heads")  # options that change no answer
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Recognised:
     """A weights file that has found its network: the renamed tensors and the options that they need."""
 
     variant: str
+    family: str
+    classifiers: tuple[str, ...]
     state: dict[str, Tensor]
     renamed: dict[str, Tensor]
     layout: str
@@ -87,7 +89,20 @@ def recognise(
     if asked:
         reason = f"given; otherwise {reason}" if known else "given"
     found = {**known, **asked}
-    return Recognised(variant.name, state, renamed, layout, found, reason, digest, warning, entry, bundle)
+    return Recognised(
+        variant=variant.name,
+        family=variant.family,
+        classifiers=tuple(empty.classifiers()),
+        state=state,
+        renamed=renamed,
+        layout=layout,
+        options=found,
+        options_from=reason,
+        sha256=digest,
+        warning=warning,
+        entry=entry,
+        bundle=bundle,
+    )
 
 
 def _layouts(variant: Variant, source: str | None) -> tuple[str, ...] | None:
@@ -122,11 +137,11 @@ def _of_ports(
         fitting = [p for p in fitting if p.name == name] or fitting
     options = {key: p.default for key, p in variant.options().items() if key not in NO_FUNCTION}
     defaults = {key: variant.row.get(key, default) for key, default in options.items()}
-    ways = {_key({**defaults, **port.options, **asked}): port for port in reversed(fitting)}
+    ways = {_key({**defaults, **function_of(port), **asked}): port for port in reversed(fitting)}
     if len(ways) > 1:
         raise UsageError(_ambiguous(variant, layout, list(reversed(ways.values()))))
     if fitting:
-        return fitting[0].options, f"those of {' and '.join(f'{p.library}: {p.name}' for p in fitting)}", None
+        return function_of(fitting[0]), f"those of {' and '.join(f'{p.library}: {p.name}' for p in fitting)}", None
     if not alike.intersection(LIBRARIES):  # our names, or those of code whose form is the default here
         return {}, "the network's own", None
     _refuse_namesake(name, variant, alike)
@@ -135,6 +150,11 @@ def _of_ports(
         return {}, "the network's own", None
     doubt = f"{variant.name} is not among the known networks of {' and '.join(sorted(alike))} with these names"
     return {}, "assumed: the network's own", f"{doubt}; its own {_shown(open_questions)} is assumed, check the answers"
+
+
+def function_of(port: Port) -> dict[str, Any]:
+    """The options of a port on which its answers depend."""
+    return {key: value for key, value in port.options.items() if key not in NO_FUNCTION}
 
 
 def _same_names(variant: Variant, layout: str, network: Network) -> set[str]:
@@ -164,7 +184,7 @@ def _ambiguous(variant: Variant, layout: str, ports: list[Port]) -> str:
     for port in ports:
         by_name = port.name != variant.name
         words = f"--as {port.name}" if by_name else f"--as {port.name} --from {port.library}"
-        ways.append(f"{words} ({_shown(port.options) or 'the options that are the default here'})")
+        ways.append(f"{words} ({_shown(function_of(port)) or 'the options that are the default here'})")
     return (
         f"networks with the same names of tensors ({layout}) compute different things, so {variant.name} does not "
         f"say enough: {' or '.join(ways)}, or give the options"

@@ -1,4 +1,5 @@
-"""The file layouts of other libraries, one module a family with a table `LAYOUTS`.
+"""The file layouts of other libraries, one module a family with a table `LAYOUTS`
+(and, where the family needs them, `PREPROCESSING` and `SPARE`, by layout).
 
 A layout is a function that names the source's modules in the order of our own modules with weights
 (`importers.own_modules`); nothing else is needed to rename a whole state.
@@ -7,6 +8,7 @@ A layout is a function that names the source's modules in the order of our own m
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -18,10 +20,7 @@ Naming = Callable[[Network], Iterator[str]]
 
 def layouts_of(family: str) -> dict[str, Naming]:
     """The foreign layouts of a family by name ("torchvision", "timm", …); none where nobody else has the networks."""
-    name = f"{__name__}.{family}"
-    if importlib.util.find_spec(name) is None:
-        return {}
-    layouts: dict[str, Naming] = importlib.import_module(name).LAYOUTS
+    layouts: dict[str, Naming] = _table(family, "LAYOUTS")
     return layouts
 
 
@@ -33,11 +32,39 @@ def layout_of(family: str, port: Port) -> str:
     return port.library if port.library in layouts else "torchvision"
 
 
+def preprocessing_of(family: str, layout: str) -> str | None:
+    """How pictures are prepared for the weights of a layout, where this family differs from the layout's habit."""
+    found: str | None = _table(family, "PREPROCESSING").get(layout)
+    return found
+
+
+def caffe_preprocessing(mean: tuple[float, float, float], size: int = 224) -> str:
+    """Pictures from 0 to 255 less a mean colour, given in the order RGB; Caffe's files are BGR: import them --bgr."""
+    means = ", ".join(f"{value / 255:.6f}" for value in mean)
+    deviation = f"{1 / 255:.8f}"
+    stats = f"({means}), ({', '.join([deviation] * 3)})"
+    return f"exif | rgb | resize(256, bilinear) | center_crop({size}) | normalize({stats})"
+
+
+def spare_of(family: str, layout: str) -> tuple[str, ...]:
+    """How names begin that a file of this layout may have beyond the network's: its auxiliary heads."""
+    own: dict[str, tuple[str, ...]] = {"taxonet": ("auxiliary.",)} | _table(family, "SPARE")
+    return own.get(layout, ())
+
+
+def _table(family: str, name: str) -> dict[str, Any]:
+    module = f"{__name__}.{family}"
+    if importlib.util.find_spec(module) is None:
+        return {}
+    table: dict[str, Any] = getattr(importlib.import_module(module), name, {})
+    return table
+
+
 def inverted_residuals(network: nn.Module) -> Iterator[tuple[int, list[str]]]:
-    """The inverted residuals, counted from 0, each with the names of its parts."""
+    """The inverted residuals, counted from 0, each with the names of its parts that have weights."""
     blocks = [m for m in network.modules() if isinstance(m, InvertedResidual)]
     for number, block in enumerate(blocks):
-        yield number, [name for name, _ in block.layers.named_children() if name != "act"]
+        yield number, [name for name, part in block.layers.named_children() if list(part.parameters())]
 
 
 TIMM_EXPANDED = {"expand": ("conv_pw", "bn1"), "depthwise": ("conv_dw", "bn2"), "project": ("conv_pwl", "bn3")}
