@@ -1,6 +1,7 @@
 """The options that a foreign file needs: set by what is known of it, or refused with the choice, never guessed."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ import taxonet
 from taxonet.cli.app import main
 from taxonet.errors import UsageError
 from taxonet.networks import create_model
+from taxonet.weights import catalogue
+from taxonet.weights.catalogue import find_entry
+from taxonet.weights.checkpoint_files import sha256_of
 from taxonet.weights.networks import find_pretrained, open_model
 
 SYMMETRIC = {"padding": "symmetric", "norm_eps": 1e-5}
@@ -196,3 +200,17 @@ def test_weights_as_caffe_trains_them(tmp_path):
     ours = taxonet.load(done.bundle).predict_proba(photo)
     assert np.abs(theirs - 1 / 3).max() > 0.01  # an answer, not a tie
     assert np.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_file_of_the_catalogue_brings_its_classes_and_its_pictures(tmp_path, monkeypatch):
+    """akamaster's CIFAR nets say neither, and take ImageNet's mean and deviation."""
+    path = tmp_path / "resnet20.th"
+    _, theirs = foreign_state("resnet20_cifar", "akamaster")
+    torch.save({"state_dict": {f"module.{key}": value for key, value in theirs.items()}}, path)
+    entry = replace(find_entry("resnet20_cifar"), sha256=sha256_of(path), sha256_prefix="")
+    monkeypatch.setattr(catalogue, "entries", lambda: (entry,))
+    done = taxonet.import_weights(path, "resnet20_cifar", tmp_path / "net.safetensors")
+    info, _ = open_model(done.bundle)
+    assert info.classes == entry.class_names()
+    assert info.preprocessing == "exif | rgb | resize(32, bicubic) | center_crop(32) | normalize(imagenet)"
+    assert done.classes_from == done.preprocessing_from == "the catalogue's for resnet20_cifar.akamaster"

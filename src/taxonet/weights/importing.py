@@ -88,9 +88,10 @@ def import_weights(
     renamed = found.renamed
     try:
         adapted = _adaptations(found.state, renamed, spare_of(found.family, found.layout))
-        if classes is None and found.bundle is not None:
-            classes = found.bundle.classes
-        names, names_from = _class_names(classes, renamed["classifier.weight"].shape[0])
+        outputs = renamed["classifier.weight"].shape[0]
+        names, names_from = _known_classes(found) if classes is None else _class_names(classes, outputs)
+        if not names:
+            names, names_from = _assumed_classes(outputs)
         renamed, dropped = _without_background(renamed, found.classifiers, len(names))
         if bgr:
             renamed = _rgb_first(renamed)
@@ -149,11 +150,20 @@ def _adaptations(state: Mapping[str, Tensor], renamed: Mapping[str, Tensor], spa
     return tuple(notes)
 
 
+def _known_classes(found: Recognised) -> tuple[tuple[str, ...], str]:
+    """The names that the file brings itself, or that the catalogue has for it; none where nobody says."""
+    if found.bundle is not None:
+        return found.bundle.classes, "the bundle's"
+    return (found.entry.class_names(), f"the catalogue's for {found.entry.name}") if found.entry else ((), "")
+
+
+def _assumed_classes(outputs: int) -> tuple[tuple[str, ...], str]:
+    if outputs in (1000, 1001):
+        return imagenet_classes(), f"assumed: {outputs} outputs are ImageNet's classes in the usual order"
+    raise UsageError(f"the weights have {outputs} outputs and name no classes: give their names with --classes")
+
+
 def _class_names(classes: Any, outputs: int) -> tuple[tuple[str, ...], str]:
-    if classes is None:
-        if outputs in (1000, 1001):
-            return imagenet_classes(), f"assumed: {outputs} outputs are ImageNet's classes in the usual order"
-        raise UsageError(f"the weights have {outputs} outputs and name no classes: give their names with --classes")
     if isinstance(classes, str) and classes in KNOWN_CLASSES:
         names, origin = KNOWN_CLASSES[classes](), classes
     elif isinstance(classes, str | os.PathLike):
