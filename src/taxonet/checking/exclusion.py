@@ -38,6 +38,11 @@ def write_exclusions(path: str | os.PathLike[str], issues: Sequence[Issue]) -> i
     return len(written)
 
 
+def write_exclusion_list(path: str | os.PathLike[str], names: Iterable[str]) -> None:
+    """Write a list that `read_exclusions` reads back equal."""
+    write_atomically(path, "".join(f"{_quoted(name)}\n" for name in names).encode(errors="surrogateescape"))
+
+
 def _names(issue: Issue) -> tuple[str, ...]:
     """One photo in two classes: nobody knows which label is right, so all its copies are named."""
     return (issue.path, *issue.also) if issue.kind == "two_classes" else (issue.path,)

@@ -39,6 +39,7 @@ class TrainingReport:
     test: Evaluation | None
     findings: Sequence[Finding]
     seconds: float
+    warnings: Sequence[str] = ()
 
 
 def write_report(path: Path, report: TrainingReport) -> None:

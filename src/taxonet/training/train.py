@@ -17,6 +17,8 @@ import PIL.Image
 import torch
 
 from taxonet._version import __version__
+from taxonet.checking import Issue
+from taxonet.checking.exclusion import Exclusions, write_exclusion_list
 from taxonet.console import Listener, Silent, Terminal
 from taxonet.data import ClassIndex, Finding, Sample
 from taxonet.errors import DataError, ImageError, UsageError
@@ -32,15 +34,17 @@ from taxonet.training.allocator import keep_freed_memory
 from taxonet.training.choose import NAMED, Facts, choose_recipe
 from taxonet.training.head import fit_head
 from taxonet.training.loop import LOG, InterruptedRun, Training, fit
-from taxonet.training.pictures import Pictures, Split, fingerprint, open_briefly, open_once, split_data
+from taxonet.training.pictures import Pictures, fingerprint, open_briefly, open_once
 from taxonet.training.recipe import Recipe, read_recipe
+from taxonet.training.screening import Screened, asked_exclusions, prepare, warning_lines
 from taxonet.weights.bundle import BundleInfo
-from taxonet.weights.catalogue import entries
+from taxonet.weights.catalogue import UNKNOWN, entries
 from taxonet.weights.networks import find_pretrained, save_network, takes_size
 
 DEFAULT_MODEL = "efficientnet_lite0"
 GREY_MODES = {"L", "1", "I;16"}
 BUNDLE, REPORT, RECIPE, RUN = "model.safetensors", "report.html", "recipe.toml", "run.json"
+EXCLUDE = "exclude.txt"
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class TrainResult:
     test: Evaluation | None
     findings: tuple[Finding, ...]
     interrupted: bool = False
+    warnings: tuple[Issue, ...] = ()  # of the check that training makes by itself
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -66,6 +71,7 @@ class TrainResult:
             "interrupted": self.interrupted,
             **{name: part.as_dict() if part else None for name, part in parts.items()},
             "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
+            "warnings": [issue.as_dict() for issue in self.warnings],
         }
 
 
@@ -76,6 +82,8 @@ def train(
     out: str | os.PathLike[str],
     recipe: str | os.PathLike[str] | Recipe | None = None,
     weights: str | os.PathLike[str] = "auto",
+    exclude: str | os.PathLike[str] | None = None,
+    check: bool = True,
     resume: bool = False,
     keep_memory: bool = True,
     progress: bool = False,
@@ -89,8 +97,12 @@ def train(
         model: the network's name; efficientnet_lite0 where nothing is said.
         out: the run's folder: recipe.toml, log.jsonl, last/, model.safetensors, report.html.
         recipe: "finetune", "scratch", "paper", a TOML file or a `Recipe`; by default finetune where there are weights.
-        weights: what to start from: "auto" (the catalogue's), "none", or a file: a bundle or a known checkpoint.
-        resume: go on with the run in `out`: its model, weights and recipe are used again.
+        weights: what to start from: "auto" (the catalogue's, where they are here), "none", a name of the catalogue
+            (`densenet121.tv_in1k`), or a file: a bundle or a known checkpoint.
+        exclude: a list of pictures to leave out, one path a line, as `CheckReport.write_exclusions` writes it.
+        check: leave copies of validation and test pictures out of training; warn of photos in two classes, of copies
+            and of classes with few pictures. It reads only files that share their size with another.
+        resume: go on with the run in `out`: its model, weights, recipe and list are used again.
         keep_memory: on Linux, let glibc keep freed memory: faster steps, more resident memory, for the whole process.
         progress: tell a person on stderr what happens.
         **overrides: values of the recipe (`epochs=5`, `lr=0.01`, `seed=1`, …).
@@ -112,10 +124,11 @@ def train(
         _check_nothing_else_is_asked(run, stored, recipe, overrides)
         _check_same_weights(run, before.get("weights", "auto"), str(weights))
     seed, fraction = _split_values(recipe, overrides, stored)
-    split = split_data(data, fraction, seed)
+    listed = _kept_exclusions(run, before, exclude) if resume else asked_exclusions(exclude)
+    screened = prepare(data, fraction, seed, listed, _kept_check(run, before, check) if resume else check)
     if keep_memory and keep_freed_memory():  # before the first tensor
         listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
-    job = _Job(Path(data), run, variant, split, before.get("weights", str(weights)), listener)
+    job = _Job(Path(data), run, variant, screened, before.get("weights", str(weights)), listener)
     return job.work(stored or recipe, {} if stored else overrides, resume)
 
 
@@ -147,6 +160,23 @@ def _check_same_weights(run: Path, stored: str, asked: str) -> None:
         raise UsageError(f"the run in {run} started from the weights {stored}, not {asked}; it keeps them")
 
 
+def _kept_exclusions(run: Path, before: dict[str, Any], asked: Any) -> Exclusions | None:
+    """A resumed run leaves out what it left out; another list is refused."""
+    stored = before.get("exclude")
+    kept = Exclusions(stored["list"], tuple(stored["paths"])) if stored else None
+    new = asked_exclusions(asked)
+    if asked is not None and (new.names if new else ()) != (kept.names if kept else ()):
+        raise UsageError(f"the run in {run} left out other pictures than {asked} names; it keeps its list")
+    return kept
+
+
+def _kept_check(run: Path, before: dict[str, Any], asked: bool) -> bool:
+    kept = bool(before.get("check", False))
+    if kept and not asked:
+        raise UsageError(f"the run in {run} was checked and left copies out, --no-check cannot change that")
+    return kept
+
+
 def _check_run_folder(run: Path, resume: bool) -> None:
     if resume and not (run / RECIPE).is_file():
         raise UsageError(f"{run} holds no run to resume, there is no {RECIPE} in it")
@@ -174,16 +204,19 @@ class _Job:
         data: Path,
         run: Path,
         variant: str,
-        split: Split,
+        screened: Screened,
         weights: str,
         listener: Listener,
     ) -> None:
-        self.data, self.run, self.variant, self.split, self.listener = data, run, variant, split, listener
+        self.data, self.run, self.variant, self.listener = data, run, variant, listener
+        self.screened, self.split = screened, screened.split
         self.weights = weights
         self.started = time.time()
 
     def work(self, recipe: Any, overrides: dict[str, Any], resume: bool) -> TrainResult:
         self.pretrained = find_pretrained(self.variant, self.weights)
+        if self.weights == "auto":  # what is here may be something else when the run goes on
+            self.weights = self.pretrained.provenance["weights"] if self.pretrained else "none"
         self.channels = self.pretrained.in_channels if self.pretrained else _channels(self.split.train)
         with torch.device("meta"):
             plain = create_model(self.variant, num_classes=len(self.split.classes), in_channels=self.channels)
@@ -231,6 +264,8 @@ class _Job:
         self.findings = (*self.findings, *broken_val, *broken_test)
 
     def _report_findings(self) -> None:
+        for line in self.screened.lines():
+            self.listener.say(line)
         for finding in self.findings[:20]:
             self.listener.say(f"left out: {finding.path}: {finding.reason}")
         if len(self.findings) > 20:
@@ -273,7 +308,10 @@ class _Job:
             "counts": {"train": len(train), "val": len(self.split.val), "test": len(self.split.test)},
             "validation": self.split.origin,
             "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
+            **self.screened.record(),
         }
+        if self.screened.exclude:
+            write_exclusion_list(self.run / EXCLUDE, self.screened.exclude.names)
         write_atomically(
             self.run / RUN, json.dumps(facts, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
         )
@@ -339,7 +377,7 @@ class _Job:
             "seed": self.recipe.seed,
         }
         parent = (self.pretrained.provenance if self.pretrained else {}).get("weights")
-        licence = next((e.licence for e in entries() if e.name == parent), None)
+        licence = next((e.licence for e in entries() if e.name == parent and e.licence != UNKNOWN), None)
         return BundleInfo(
             variant=self.variant,
             classes=self.split.classes,
@@ -371,6 +409,7 @@ class _Job:
             test=test,
             findings=self.findings,
             seconds=time.time() - self.started,
+            warnings=warning_lines(self.screened.warnings),
         )
         write_report(self.run / REPORT, report)
         low, high = evaluation.metrics.top1_ci
@@ -385,6 +424,8 @@ class _Job:
         """The command that repeats the run: the whole recipe is in the run's folder."""
         words = ["taxonet", "train", str(self.data), "--model", self.variant, "--recipe", str(self.run / RECIPE)]
         words += ["--weights", self.weights, "--out", f"{self.run}-again"]
+        words += ["--exclude", str(self.run / EXCLUDE)] if self.screened.exclude else []
+        words += [] if self.screened.checked else ["--no-check"]
         return shlex.join(words)
 
     def _result(self, evaluation: Evaluation | None, test: Evaluation | None, interrupted: bool = False) -> TrainResult:
@@ -397,6 +438,7 @@ class _Job:
             test,
             self.findings,
             interrupted,
+            self.screened.warnings,
         )
 
 
