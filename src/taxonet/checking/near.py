@@ -6,7 +6,7 @@ Punjani and Fleet 2012, "Fast Search in Hamming Space with Multi-Index Hashing")
 The thresholds are measured by `benchmarks/checking/thresholds.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ MOST_BITS = 7  # pairs with at most 7 of 64 different bits have a part with at m
 LIKENESS = 0.8  # correlation of the small pictures' detail from which on two are the same
 TINT_DIFFERENCE = 12.0  # mean difference of chroma up to which two are the same, in levels of 255
 COLOURLESS = 4.0  # a picture with less chroma is grey, and may be the copy of a coloured one
-CHUNK = 1_000_000  # pairs that are looked at together, which bounds the memory
+CHUNK = 1_000_000  # pairs of hashes that are looked at together, which bounds the memory
+PIECE = 10_000  # pairs of small pictures
 _FREQUENCIES = 32  # the hash takes 8 × 8 of them
 # a fixed order that mixes low and high frequencies in each part: neighbouring bits agree too often
 _ORDER = np.random.default_rng(0x9A5).permutation(BITS)
@@ -58,10 +59,10 @@ def near_groups(hashes: NDArray[np.uint64], pictures: NDArray[np.uint8]) -> list
 
     n = len(hashes)
     family = np.arange(n)
-    for pairs in _candidates(hashes):
-        new = family[pairs[0]] != family[pairs[1]]  # a family of thousands is compared once, not pair by pair
-        left, right = pairs[0][new], pairs[1][new]
-        same = alike(pictures, left, right)
+    for pair in _pieces(_candidates(hashes)):
+        new = family[pair[0]] != family[pair[1]]  # a family of thousands is compared once, not pair by pair
+        left, right = pair[0][new], pair[1][new]
+        same = alike(pictures[left], pictures[right])
         if same.any():
             links = (family[left[same]], family[right[same]])
             graph = coo_array((np.ones(len(links[0]), np.int32), links), shape=(n, n))
@@ -69,14 +70,17 @@ def near_groups(hashes: NDArray[np.uint64], pictures: NDArray[np.uint8]) -> list
     return groups_of(family)
 
 
-def alike(pictures: NDArray[np.uint8], left: NDArray[np.intp], right: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Whether the small pictures at `left` and `right` are the same but for encoding, scale, brightness, grey."""
-    answers = np.empty(len(left), np.bool_)
-    for start in range(0, len(left), 20_000):
-        part = slice(start, start + 20_000)
-        a, b = pictures[left[part]], pictures[right[part]]
-        answers[part] = (likeness(a, b) >= LIKENESS) & (_tint_difference(a, b) <= TINT_DIFFERENCE)
-    return answers
+def _pieces(batches: Iterable[Pairs]) -> Iterator[Pairs]:
+    """The pairs in pieces that are small enough to be compared together."""
+    for left, right in batches:
+        for start in range(0, len(left), PIECE):
+            yield left[start : start + PIECE], right[start : start + PIECE]
+
+
+def alike(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether small pictures (n, 608) are the same but for encoding, scale, brightness, or one being grey."""
+    answer: NDArray[np.bool_] = (likeness(a, b) >= LIKENESS) & (_tint_difference(a, b) <= TINT_DIFFERENCE)
+    return answer
 
 
 def likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float32]:
