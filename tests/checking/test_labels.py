@@ -35,7 +35,7 @@ def test_the_surest_doubt_comes_first():
     labels = np.array([0] * 30 + [1] * 30)
     probabilities = np.tile([0.9, 0.1], (60, 1))
     probabilities[30:] = [0.1, 0.9]
-    probabilities[3], probabilities[7] = [0.2, 0.8], [0.02, 0.98]
+    probabilities[3], probabilities[7] = [0.08, 0.92], [0.02, 0.98]
     assert [i for i, _ in doubtful(probabilities, labels)] == [7, 3]
 
 

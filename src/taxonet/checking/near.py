@@ -96,7 +96,7 @@ def _detail(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     from scipy.ndimage import uniform_filter
 
     luma = pictures[:, : DETAIL * DETAIL].reshape(-1, DETAIL, DETAIL).astype(np.float32)
-    flat = (luma - uniform_filter(luma, (0, 3, 3))).reshape(len(luma), -1)
+    flat = (luma - uniform_filter(luma, (0, 3, 3))).reshape(-1, DETAIL * DETAIL)
     detail: NDArray[np.float32] = flat - flat.mean(axis=1, keepdims=True)
     return detail
 
