@@ -48,7 +48,7 @@ def test_page_and_list(photos, tmp_path, capsys):
     assert main(["check", str(photos), "--no-labels", *words]) == 1
     assert (tmp_path / "page.html").is_file()
     assert "\nred/empty.png\n" in (tmp_path / "list.txt").read_text()
-    assert "it leaves out 1 pictures" in capsys.readouterr().err
+    assert "it leaves out 1 picture;" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

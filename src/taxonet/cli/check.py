@@ -59,7 +59,8 @@ def check(
         print(f"page: {html}", file=sys.stderr)
     if exclude_out is not None:
         count = report.write_exclusions(exclude_out)
-        print(f"list: {exclude_out}, it leaves out {count:,} pictures; read it first", file=sys.stderr)
+        pictures = "picture" if count == 1 else "pictures"
+        print(f"list: {exclude_out}, it leaves out {count:,} {pictures}; read it first", file=sys.stderr)
     if json:
         print_json(report.as_dict())
     else:

@@ -49,13 +49,18 @@ class Screened:
         """What a person is told."""
         told = []
         if self.exclude:
-            told.append(f"left out: {len(self.excluded):,} pictures that {self.exclude.source} names")
+            told.append(f"left out: {_count(len(self.excluded), 'picture')} that {self.exclude.source} names")
         if self.left_out:
+            copies = _count(len({issue.path for issue in self.left_out}), "file")
             told.append(
-                f"left out of training: {len({issue.path for issue in self.left_out}):,} copies of validation or test "
-                "pictures, which would flatter the figures (--no-check keeps them)"
+                f"left out of training: {copies} that validation or test has, too; trained on, they would flatter the "
+                "figures (--no-check keeps them)"
             )
         return [*told, *(f"warning: {line}" for line in warning_lines(self.warnings))]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def asked_exclusions(path: str | os.PathLike[str] | None) -> Exclusions | None:
