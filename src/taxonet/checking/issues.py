@@ -36,10 +36,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "duplicate": Kind("exact duplicate", "warning", "leave it out: it counts one photo twice", exclude=True),
     "near_duplicate_across_splits": Kind(
-        "nearly the same photo in two splits",
-        "warning",
-        "leave it out here unless both photos are wanted",
-        exclude=True,
+        "nearly the same photo in two splits", "warning", "look at both: copies of one photo flatter the other split"
     ),
     "near_duplicate_in_two_classes": Kind(
         "nearly the same photo in two classes", "warning", "look at both: one of the labels is probably wrong"
