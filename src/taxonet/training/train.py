@@ -167,6 +167,12 @@ def _split_values(recipe: Any, overrides: dict[str, Any], stored: Recipe | None)
     return source.seed, source.val_fraction
 
 
+def _check_norm_values(variant: str, norms: Sequence[torch.nn.Module], overrides: dict[str, Any]) -> None:
+    asked = [name for name in ("norm_statistics", "norm_momentum") if overrides.get(name) is not None]
+    if asked and not norms:
+        raise UsageError(f"{variant} has no batch norm, so {asked[0]} says nothing; leave it out")
+
+
 class _Job:
     """One call of `train`, from the split to the report."""
 
@@ -201,6 +207,7 @@ class _Job:
             norms[0].momentum or 0.1 if norms else None,
         )
         self.recipe, reasons = choose_recipe(recipe, facts, overrides)
+        _check_norm_values(self.variant, norms, overrides)
         if self.recipe.aux_heads and "aux_heads" not in find(self.variant).options():
             raise UsageError(f"{self.variant} has no auxiliary heads, aux_heads must be false; GoogLeNet has them")
         if self.recipe.image_size != min(preprocessing.output_size):

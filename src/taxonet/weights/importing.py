@@ -21,6 +21,8 @@ from taxonet.weights.layouts import spare_of, takes_bgr
 from taxonet.weights.networks import save_network, usual_preprocessing
 from taxonet.weights.options import Recognised, recognise
 
+OTHER_FORMATS = (".pth", ".pt", ".th", ".ckpt", ".bin", ".pkl", ".onnx", ".xml", ".pt2")
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -85,8 +87,8 @@ def import_weights(
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"the weights file {path} {'is a folder' if path.is_dir() else 'does not exist'}")
-    if Path(out).suffix.lower() != ".safetensors":
-        raise UsageError(f"a bundle is a .safetensors file, so {out} must end in .safetensors")
+    if Path(out).suffix.lower() in OTHER_FORMATS:
+        raise UsageError(f"a bundle is a .safetensors file, {out} has the name of another format")
     found = recognise(path, name, source, options)
     renamed = found.renamed
     turn = takes_bgr(found.family, found.layout) if bgr is None else bgr
