@@ -10,7 +10,7 @@ from taxonet._version import __version__
 
 if TYPE_CHECKING:
     from taxonet.errors import BundleError, DataError, ImageError, TaxonetError, UsageError
-    from taxonet.evaluation import Evaluation, evaluate
+    from taxonet.evaluation import CalibrationResult, Evaluation, calibrate, evaluate
     from taxonet.images import Preprocessing
     from taxonet.inference import Classifier, Prediction, load, predict
     from taxonet.information import ModelInfo, draw, info
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BundleError": "errors",
+    "CalibrationResult": "evaluation",
     "Classifier": "inference",
     "DataError": "errors",
     "Evaluation": "evaluation",
@@ -32,6 +33,7 @@ _HOME = {
     "TaxonetError": "errors",
     "TrainResult": "training",
     "UsageError": "errors",
+    "calibrate": "evaluation",
     "create_model": "networks",
     "draw": "information",
     "evaluate": "evaluation",
@@ -45,6 +47,7 @@ _HOME = {
 
 __all__ = [
     "BundleError",
+    "CalibrationResult",
     "Classifier",
     "DataError",
     "Evaluation",
@@ -58,6 +61,7 @@ __all__ = [
     "TrainResult",
     "UsageError",
     "__version__",
+    "calibrate",
     "create_model",
     "draw",
     "evaluate",

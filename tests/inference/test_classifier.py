@@ -47,6 +47,7 @@ def test_the_answer_of_a_picture(colour_classifier, photos):
         "path": str(photos[0]),
         "predictions": [{"label": p.label, "index": p.index, "probability": p.probability} for p in answer.predictions],
         "error": None,
+        "abstained": False,
     }
 
 
