@@ -62,7 +62,8 @@ def test_the_version(capsys):
         ("modles", "there is no verb 'modles'; did you mean 'models'?"),
         (
             "qqqq",
-            "there is no verb 'qqqq'; it must be one of: models, info, predict, train, evaluate, calibrate, import, demo",
+            "there is no verb 'qqqq'; it must be one of: "
+            "models, info, predict, train, evaluate, calibrate, import, demo",
         ),
         ("models --jsn", "Unknown option: --jsn. Did you mean --json?"),
         ("predict a.jpg --topp 3", "Unknown option: --topp. Did you mean --top?"),

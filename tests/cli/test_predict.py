@@ -175,3 +175,22 @@ def test_the_default_model_knows_a_cup_of_coffee(capsys):
 
     assert main(["predict", str(photo_paths()[1]), "--top", "1"]) == 0
     assert "espresso" in capsys.readouterr().out
+
+
+def test_a_threshold_says_none_of_these(predict, photos, broken_jpeg, tmp_path):
+    status, out, _ = predict(photos / "red", broken_jpeg, "--threshold", 1, "--json")
+    assert status == 1
+    first, _, broken = json.loads(out)
+    assert (first["abstained"], first["predictions"][0]["label"], broken["abstained"]) == (True, "red", False)
+
+    _, out, _ = predict(photos / "red" / "0.png", "--threshold", 1, "--top", 1)
+    assert "  none of these (red 0." in out
+    _, out, _ = predict(photos / "red" / "0.png", "--threshold", 0, "--top", 1)
+    assert "none of these" not in out
+
+    predict(photos / "red" / "0.png", "--threshold", 1, "--csv", tmp_path / "answers.csv")
+    with (tmp_path / "answers.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["abstained"] for row in csv.DictReader(file)} == {"yes"}
+
+    status, _, err = predict(photos, "--threshold", 50)
+    assert (status, err) == (2, "taxonet: threshold is 50.0, it must be a probability from 0 to 1\n")

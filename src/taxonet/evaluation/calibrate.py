@@ -93,7 +93,7 @@ def calibrate(
     threshold, note = _threshold(classifier, calibration, choice)
     if problem is None:
         write_calibration(model, path, calibration.temperature, threshold)
-    shown = replace(held_out(classifier, raw), split=chosen, threshold=threshold)
+    shown = replace(held_out(classifier, raw, calibration.temperature), split=chosen, threshold=threshold)
     result = CalibrationResult(
         bundle=path if problem is None else None,
         split=chosen,
@@ -113,12 +113,15 @@ def calibrate(
     return result
 
 
-def held_out(classifier: Classifier, raw: Evaluation) -> Evaluation:
-    """The evaluation with each picture at the temperature that the other folds give: answers stay, sureness changes."""
+def held_out(classifier: Classifier, raw: Evaluation, temperature: float) -> Evaluation:
+    """The evaluation with each picture at the temperature that the other folds give: answers stay, sureness changes.
+
+    `temperature` is the one that all pictures together give, which the result names.
+    """
     assert raw.scores is not None
     temperatures = cross_fitted(raw.scores.logits, raw.scores.targets)
     probabilities = softened(raw.scores.logits, temperatures)
-    scores = Scores(probabilities, raw.scores.logits, raw.scores.targets, float(np.mean(temperatures)))
+    scores = Scores(probabilities, raw.scores.logits, raw.scores.targets, temperature)
     found = summary(classifier, scores, [outcome.sample for outcome in raw.outcomes], raw.findings)
     return replace(found, split=raw.split, seconds=raw.seconds)
 

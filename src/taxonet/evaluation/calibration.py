@@ -72,10 +72,10 @@ def fit_temperature(logits: NDArray[np.floating], targets: NDArray[np.int64]) ->
     """
     logits, targets = np.asarray(logits, np.float64), np.asarray(targets)
     low, high = 1 / WARMEST, 1 / COLDEST
-    if _slopes(logits, targets, high)[0] <= 0:
-        return Temperature(1.0, f"all {len(targets)} answers are right or nearly so: no temperature fits best")
     if _slopes(logits, targets, low)[0] >= 0:
         return Temperature(1.0, "the answers are no better than chance: no temperature fits")
+    if _slopes(logits, targets, high)[0] <= 0:
+        return Temperature(1.0, f"all {len(targets)} answers are right or nearly so: no temperature fits best")
     inverse = 1.0
     for _ in range(STEPS):
         slope, curvature = _slopes(logits, targets, inverse)

@@ -19,7 +19,7 @@ from taxonet.evaluation.intervals import Interval, bootstrap
 from taxonet.evaluation.metrics import Metrics, intervals, measure, picture_losses
 from taxonet.evaluation.reliability import expected_calibration_error
 from taxonet.evaluation.robustness import Robustness, check_robustness
-from taxonet.evaluation.selection import Selected, select
+from taxonet.evaluation.selection import Selected, area_under_risk, select
 from taxonet.evaluation.views import Views
 from taxonet.inference import Classifier, load
 from taxonet.inference.classifier import softmax
@@ -113,6 +113,7 @@ class Evaluation:
             **asdict(self.metrics),
             "intervals": self.intervals,
             "temperature": self.scores.temperature if self.scores else None,
+            "aurc": area_under_risk(self.scores.confidence, self.scores.right) if self.scores else None,
             "selected": self.selected.as_dict() if self.selected else None,
             "tta": vars(self.augmented) if self.augmented else None,
             "robustness": self.robustness.as_dict() if self.robustness else None,

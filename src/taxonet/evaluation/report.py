@@ -143,7 +143,8 @@ def _calibration(result: Evaluation, fitted: Calibration | None) -> dict[str, An
     before = softened(scores.logits, fitted.temperature_before if fitted else 1.0)
     if fitted is None:
         after, name = scores.probabilities, f"temperature {scores.temperature:.3g}"
-        note = "Left the network’s own probabilities, right with the bundle’s temperature, as it answers."
+        views = ", averaged over the views" if result.augmented else ""
+        note = f"Left the network’s own probabilities, right with the bundle’s temperature{views}."
     else:
         after, name = softened(scores.logits, cross_fitted(scores.logits, scores.targets)), "calibrated"
         note = _calibration_note(fitted)

@@ -364,7 +364,7 @@ class _Job:
         )
         why = f" ({fitted.reason})" if fitted.reason else f" ({effect}, cross-fitted on validation)"
         self.listener.say(f"temperature {fitted.temperature:.3f}{why}")
-        return fitted, held_out(self._classifier(network), raw)
+        return fitted, held_out(self._classifier(network), raw, fitted.temperature)
 
     def _finish(self, training: Training, evaluation: Evaluation) -> TrainResult:
         calibration, evaluation = self._calibrate(training.result, evaluation)
