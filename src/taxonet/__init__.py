@@ -9,32 +9,36 @@ from typing import TYPE_CHECKING, Any
 from taxonet._version import __version__
 
 if TYPE_CHECKING:
-    from taxonet.errors import BundleError, DataError, ImageError, TaxonetError, UsageError
+    from taxonet.errors import BundleError, DataError, DownloadError, ImageError, TaxonetError, UsageError
     from taxonet.evaluation import CalibrationResult, Evaluation, calibrate, evaluate
     from taxonet.images import Preprocessing
     from taxonet.inference import Classifier, Prediction, load, predict
     from taxonet.information import ModelInfo, draw, info
-    from taxonet.networks import create_model, list_models
+    from taxonet.networks import list_models
     from taxonet.training import Recipe, TrainResult, train
     from taxonet.weights.importing import Imported, import_weights
+    from taxonet.weights.models import create_model
+    from taxonet.weights.pulling import Pulled, pull
 
 _HOME = {
     "BundleError": "errors",
     "CalibrationResult": "evaluation",
     "Classifier": "inference",
     "DataError": "errors",
+    "DownloadError": "errors",
     "Evaluation": "evaluation",
     "ImageError": "errors",
     "Imported": "weights.importing",
     "ModelInfo": "information",
     "Prediction": "inference",
     "Preprocessing": "images",
+    "Pulled": "weights.pulling",
     "Recipe": "training",
     "TaxonetError": "errors",
     "TrainResult": "training",
     "UsageError": "errors",
     "calibrate": "evaluation",
-    "create_model": "networks",
+    "create_model": "weights.models",
     "draw": "information",
     "evaluate": "evaluation",
     "import_weights": "weights.importing",
@@ -42,6 +46,7 @@ _HOME = {
     "list_models": "networks",
     "load": "inference",
     "predict": "inference",
+    "pull": "weights.pulling",
     "train": "training",
 }
 
@@ -50,12 +55,14 @@ __all__ = [
     "CalibrationResult",
     "Classifier",
     "DataError",
+    "DownloadError",
     "Evaluation",
     "ImageError",
     "Imported",
     "ModelInfo",
     "Prediction",
     "Preprocessing",
+    "Pulled",
     "Recipe",
     "TaxonetError",
     "TrainResult",
@@ -70,6 +77,7 @@ __all__ = [
     "list_models",
     "load",
     "predict",
+    "pull",
     "train",
 ]
 
