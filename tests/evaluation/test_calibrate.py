@@ -10,7 +10,7 @@ import torch
 
 import taxonet
 from taxonet.cli.app import main
-from taxonet.errors import DataError, UsageError
+from taxonet.errors import BundleError, DataError, UsageError
 from taxonet.evaluation.calibration import fit_temperature, softened
 from taxonet.weights.bundle import read_info, read_tensors
 
@@ -50,7 +50,8 @@ def test_calibrating_again_changes_nothing(bundle, photos):
     taxonet.calibrate(bundle, photos, target_coverage=0.8)
     once = bundle.read_bytes()
     again = taxonet.calibrate(bundle, photos)
-    assert again.calibration.temperature_before == again.calibration.temperature
+    assert again.temperature_before == again.calibration.temperature
+    assert again.calibration.before["log_loss"] > again.calibration.after["log_loss"]  # before is without any
     assert bundle.read_bytes() == once  # the threshold of the same temperature stays
 
 
@@ -167,6 +168,10 @@ def test_what_cannot_be_done(bundle, photos, monkeypatch, capsys, words, status,
 def test_a_name_of_the_catalogue_needs_out(photos):
     with pytest.raises(UsageError, match=r"'efficientnet_lite0' is no file that could be rewritten, say .* --out"):
         taxonet.calibrate("efficientnet_lite0", photos)
+    with pytest.raises(UsageError, match=r"'densenet121\.tv_in1k' is no file that could be rewritten"):
+        taxonet.calibrate("densenet121.tv_in1k", photos)
+    with pytest.raises(BundleError, match="there is no such file"):
+        taxonet.calibrate("gone.safetensors", photos)
 
 
 def test_data_without_a_known_class(bundle, paint, tmp_path):

@@ -28,6 +28,7 @@ class CalibrationResult:
     bundle: Path | None
     split: str
     calibration: Calibration
+    temperature_before: float  # that the bundle had
     threshold: float | None
     choice: Choice | None
     note: str | None
@@ -41,6 +42,7 @@ class CalibrationResult:
             "bundle": str(self.bundle) if self.bundle else None,
             "split": self.split,
             **self.calibration.as_dict(),
+            "temperature_before": self.temperature_before,
             "threshold": self.threshold,
             "selection": self.choice.as_dict() if self.choice else None,
             "note": self.note,
@@ -87,7 +89,7 @@ def calibrate(
     chosen, samples, findings = read_split(data, split, prefer=("val",))
     raw = evaluate_samples(classifier, samples, progress)
     assert raw.scores is not None
-    calibration = fit_calibration(raw.scores.logits, raw.scores.targets, classifier.info.temperature)
+    calibration = fit_calibration(raw.scores.logits, raw.scores.targets)
     choice = _choose(raw.scores, calibration.temperature, target)
     problem = _problem(target, raw.scores.right) if target and choice is None else None
     threshold, note = _threshold(classifier, calibration, choice)
@@ -98,6 +100,7 @@ def calibrate(
         bundle=path if problem is None else None,
         split=chosen,
         calibration=calibration,
+        temperature_before=classifier.info.temperature,
         threshold=threshold,
         choice=choice,
         note=note,
@@ -139,7 +142,7 @@ def _target(precision: float | None, coverage: float | None) -> tuple[str, float
 def _bundle_path(model: str | os.PathLike[str], out: str | os.PathLike[str] | None) -> Path:
     if out is not None:
         return Path(out)
-    if not Path(model).is_file() and not Path(model).suffix and len(Path(model).parts) == 1:
+    if not Path(model).is_file() and Path(model).suffix != ".safetensors":  # a missing bundle is told by `load`
         raise UsageError(f"'{model}' is no file that could be rewritten, say where to write the bundle with --out")
     return Path(model)
 
@@ -166,6 +169,6 @@ def _threshold(
     if choice is not None:
         unused = "every picture may be answered, the threshold is 0" if choice.threshold == 0 else None
         return choice.threshold, unused
-    if old is None or calibration.temperature == calibration.temperature_before:
+    if old is None or calibration.temperature == classifier.info.temperature:
         return old, None
     return None, f"the threshold {old:g} belonged to the old temperature and is removed; a target chooses a new one"

@@ -34,12 +34,12 @@ class Calibration:
     """A temperature with its effect on `n` pictures, measured by cross-fitting.
 
     The pictures are divided into folds, stratified by class; each fold is scored with the temperature that the others
-    give, so that `after` is on pictures not used for fitting. `before` is the same pictures at `temperature_before`.
+    give, so that `after` is on pictures not used for fitting. `before` is the same pictures without a temperature: one
+    that the bundle has already may have been fitted on these very pictures.
     `log_loss_change_ci` is a 95 % bootstrap interval over pictures of after − before.
     """
 
     temperature: float
-    temperature_before: float
     n: int
     folds: int
     before: Mapping[str, float]  # log_loss, ece
@@ -118,18 +118,15 @@ def cross_fitted(logits: NDArray[np.floating], targets: NDArray[np.int64]) -> ND
     return temperatures
 
 
-def fit_calibration(
-    logits: NDArray[np.floating], targets: NDArray[np.int64], temperature_before: float = 1.0
-) -> Calibration:
+def fit_calibration(logits: NDArray[np.floating], targets: NDArray[np.int64]) -> Calibration:
     """Fit a temperature on all pictures, and measure what it is worth by cross-fitting."""
     targets = np.asarray(targets)
     fitted = fit_temperature(logits, targets)
-    before, after = softened(logits, temperature_before), softened(logits, cross_fitted(logits, targets))
+    before, after = softened(logits, 1.0), softened(logits, cross_fitted(logits, targets))
     change = picture_losses(after, targets)[0] - picture_losses(before, targets)[0]
     interval = bootstrap(lambda places: {"change": change[places].mean()}, len(targets), ("change",))["change"]
     return Calibration(
         temperature=fitted.value,
-        temperature_before=temperature_before,
         n=len(targets),
         folds=int(folds_of(targets).max()) + 1,
         before=_figures(before, targets),

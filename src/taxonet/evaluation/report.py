@@ -140,7 +140,7 @@ def _calibration(result: Evaluation, fitted: Calibration | None) -> dict[str, An
     if fitted is None and scores.temperature == 1:
         note = "The bundle’s temperature is 1: the probabilities are the network’s own. taxonet calibrate fits one."
         return {"reliability": [_reliability(scores.probabilities, scores, "as it is")], "reliability_note": note}
-    before = softened(scores.logits, fitted.temperature_before if fitted else 1.0)
+    before = softened(scores.logits, 1.0)
     if fitted is None:
         after, name = scores.probabilities, f"temperature {scores.temperature:.3g}"
         views = ", averaged over the views" if result.augmented else ""
@@ -149,7 +149,7 @@ def _calibration(result: Evaluation, fitted: Calibration | None) -> dict[str, An
         after, name = softened(scores.logits, cross_fitted(scores.logits, scores.targets)), "calibrated"
         note = _calibration_note(fitted)
     return {
-        "reliability": [_reliability(before, scores, "before"), _reliability(after, scores, name)],
+        "reliability": [_reliability(before, scores, "uncalibrated"), _reliability(after, scores, name)],
         "reliability_note": note,
     }
 
@@ -162,7 +162,7 @@ def _calibration_note(fitted: Calibration) -> str:
     return (
         f"The bundle’s temperature is {fitted.temperature:.3g}, fitted on these {fitted.n} pictures. What is shown is "
         f"cross-fitted: each fifth of them has the temperature that the other fifths give. Log-loss "
-        f"{fitted.before['log_loss']:.3f} before, {fitted.after['log_loss']:.3f} after{interval}."
+        f"{fitted.before['log_loss']:.3f} without a temperature, {fitted.after['log_loss']:.3f} with it{interval}."
     )
 
 
