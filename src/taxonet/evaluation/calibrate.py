@@ -96,24 +96,19 @@ def calibrate(
     if problem is None:
         write_calibration(model, path, calibration.temperature, threshold)
     shown = replace(held_out(classifier, raw, calibration.temperature), split=chosen, threshold=threshold)
+    written, before = None if problem else path, classifier.info.temperature
     result = CalibrationResult(
-        bundle=path if problem is None else None,
-        split=chosen,
-        calibration=calibration,
-        temperature_before=classifier.info.temperature,
-        threshold=threshold,
-        choice=choice,
-        note=note,
-        problem=problem,
-        evaluation=shown,
-        findings=(*findings, *raw.findings),
+        written, chosen, calibration, before, threshold, choice, note, problem, shown, (*findings, *raw.findings)
     )
     if html is not None:
-        from taxonet.evaluation.report import EvaluationReport, write_evaluation
-
-        report = EvaluationReport(classifier, os.fspath(model), str(data), shown, calibration, choice)
-        write_evaluation(Path(html), report)
+        _write_page(Path(html), classifier, (os.fspath(model), os.fspath(data)), result)
     return result
+
+
+def _write_page(html: Path, classifier: Classifier, names: tuple[str, str], result: CalibrationResult) -> None:
+    from taxonet.evaluation.report import EvaluationReport, write_evaluation
+
+    write_evaluation(html, EvaluationReport(classifier, *names, result.evaluation, result.calibration, result.choice))
 
 
 def held_out(classifier: Classifier, raw: Evaluation, temperature: float) -> Evaluation:

@@ -211,8 +211,7 @@ def evaluate_samples(
     scores = Scores(np.stack(mean), np.stack(plain), targets, classifier.info.temperature)
     result = summary(classifier, scores, scored, findings)
     seconds = time.monotonic() - started
-    augmented = _augmented(scores, views, seconds) if views else None
-    return replace(result, augmented=augmented, seconds=seconds)
+    return replace(result, augmented=_augmented(scores, views, seconds) if views else None, seconds=seconds)
 
 
 def _logits(

@@ -170,15 +170,9 @@ def _summary(classifier: Classifier, samples: Sequence[Sample], rows: Sequence[R
     table = np.array([right for _, right in rows])
     clean, n = table[:, 0], len(table)
     shares = table[:, 1:].mean(axis=1)  # of the conditions under which a picture is answered right
-    found = bootstrap(lambda places: {"mean": float(shares[places].mean())}, n, ("mean",))
+    interval = bootstrap(lambda places: {"mean": float(shares[places].mean())}, n, ("mean",))["mean"]
     scores = tuple(
-        CorruptedScore(
-            corruption.name,
-            severity,
-            corruption.strengths[severity - 1],
-            float(column.mean()),
-            wilson(int(column.sum()), n) or (0.0, 1.0),
-        )
+        _score(corruption, severity, column)
         for (corruption, severity), column in zip(conditions(), table[:, 1:].T, strict=True)
     )
     return Robustness(
@@ -187,12 +181,18 @@ def _summary(classifier: Classifier, samples: Sequence[Sample], rows: Sequence[R
         clean=float(clean.mean()),
         clean_ci=wilson(int(clean.sum()), n) or (0.0, 1.0),
         mean_corruption_accuracy=float(shares.mean()),
-        mean_corruption_accuracy_ci=found["mean"],
+        mean_corruption_accuracy_ci=interval,
         scores=scores,
         sampling=_sampling(n, samples, [sample.label for sample, _ in rows]),
         seconds=seconds,
         example=next((sample for (sample, right) in rows if right[0]), rows[0][0]),
     )
+
+
+def _score(corruption: Corruption, severity: int, right: NDArray[np.bool_]) -> CorruptedScore:
+    interval = wilson(int(right.sum()), len(right)) or (0.0, 1.0)
+    strength = corruption.strengths[severity - 1]
+    return CorruptedScore(corruption.name, severity, strength, float(right.mean()), interval)
 
 
 def _sampling(n: int, samples: Sequence[Sample], labels: Sequence[str]) -> str:
