@@ -10,7 +10,7 @@ from taxonet._version import __version__
 
 if TYPE_CHECKING:
     from taxonet.errors import BundleError, DataError, DownloadError, ImageError, TaxonetError, UsageError
-    from taxonet.evaluation import Evaluation, evaluate
+    from taxonet.evaluation import CalibrationResult, Evaluation, calibrate, evaluate
     from taxonet.images import Preprocessing
     from taxonet.inference import Classifier, Prediction, load, predict
     from taxonet.information import ModelInfo, draw, info
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BundleError": "errors",
+    "CalibrationResult": "evaluation",
     "Classifier": "inference",
     "DataError": "errors",
     "DownloadError": "errors",
@@ -36,6 +37,7 @@ _HOME = {
     "TaxonetError": "errors",
     "TrainResult": "training",
     "UsageError": "errors",
+    "calibrate": "evaluation",
     "create_model": "weights.models",
     "draw": "information",
     "evaluate": "evaluation",
@@ -50,6 +52,7 @@ _HOME = {
 
 __all__ = [
     "BundleError",
+    "CalibrationResult",
     "Classifier",
     "DataError",
     "DownloadError",
@@ -65,6 +68,7 @@ __all__ = [
     "TrainResult",
     "UsageError",
     "__version__",
+    "calibrate",
     "create_model",
     "draw",
     "evaluate",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from cyclopts import App, CycloptsError, UnknownCommandError
 
 from taxonet._version import __version__
+from taxonet.cli.calibrate import calibrate
 from taxonet.cli.demo import demo
 from taxonet.cli.evaluate import evaluate
 from taxonet.cli.import_weights import import_weights
@@ -25,6 +26,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "predict": predict,
     "train": train,
     "evaluate": evaluate,
+    "calibrate": calibrate,
     "import": import_weights,
     "pull": pull,
     "demo": demo,

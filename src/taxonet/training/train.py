@@ -20,7 +20,8 @@ from taxonet._version import __version__
 from taxonet.console import Listener, Silent, Terminal
 from taxonet.data import ClassIndex, Finding, Sample
 from taxonet.errors import DataError, ImageError, UsageError
-from taxonet.evaluation import Evaluation, evaluate_samples
+from taxonet.evaluation import Calibration, Evaluation, evaluate_samples, fit_calibration
+from taxonet.evaluation.calibrate import held_out
 from taxonet.evaluation.report import TrainingReport, write_report
 from taxonet.files import write_atomically
 from taxonet.images import Augmentation, Preprocessing, read_header
@@ -335,7 +336,7 @@ class _Job:
             return self._result(None, None, interrupted=True)
         return self._finish(training, evaluation)
 
-    def _info(self, metrics: dict[str, Any]) -> BundleInfo:
+    def _info(self, metrics: dict[str, Any], temperature: float = 1.0) -> BundleInfo:
         provenance = {
             "data": {"fingerprint": self.fingerprint, "name": self.data.name.encode(errors="replace").decode()},
             "recipe": asdict(self.recipe),
@@ -354,19 +355,33 @@ class _Job:
             variant=self.variant,
             classes=self.split.classes,
             preprocessing=str(self.preprocessing),
+            temperature=temperature,
             metrics=metrics,
             provenance=provenance,
             licence=f"trained from weights under {licence}" if licence else None,
         )
 
-    def _classifier(self, network: Network) -> Classifier:
-        return Classifier(self._info({}), TorchEngine(network))
+    def _classifier(self, network: Network, temperature: float = 1.0) -> Classifier:
+        return Classifier(self._info({}, temperature), TorchEngine(network))
+
+    def _calibrate(self, network: Network, raw: Evaluation) -> tuple[Calibration, Evaluation]:
+        """The temperature that validation gives, and the evaluation with it, cross-fitted: not flattered."""
+        assert raw.scores is not None
+        fitted = fit_calibration(raw.scores.logits, raw.scores.targets)
+        before, after = fitted.before, fitted.after
+        effect = (
+            f"log-loss {before['log_loss']:.3f} → {after['log_loss']:.3f}, ece {before['ece']:.3f} → {after['ece']:.3f}"
+        )
+        why = f" ({fitted.reason})" if fitted.reason else f" ({effect}, cross-fitted on validation)"
+        self.listener.say(f"temperature {fitted.temperature:.3f}{why}")
+        return fitted, held_out(self._classifier(network), raw, fitted.temperature)
 
     def _finish(self, training: Training, evaluation: Evaluation) -> TrainResult:
-        classifier = self._classifier(training.result)
+        calibration, evaluation = self._calibrate(training.result, evaluation)
+        classifier = self._classifier(training.result, calibration.temperature)
         test = evaluate_samples(classifier, self.split.test) if self.split.test else None
         metrics = {"validation": _headline(evaluation)} | ({"test": _headline(test)} if test else {})
-        save_network(self.run / BUNDLE, self._info(metrics), training.result)
+        save_network(self.run / BUNDLE, self._info(metrics, calibration.temperature), training.result)
         self.findings = _unique((*self.findings, *evaluation.findings, *(test.findings if test else ())))
         report = TrainingReport(
             model=self.variant,
@@ -381,6 +396,7 @@ class _Job:
             test=test,
             findings=self.findings,
             seconds=time.time() - self.started,
+            calibration=calibration,
         )
         write_report(self.run / REPORT, report)
         low, high = evaluation.metrics.top1_ci
