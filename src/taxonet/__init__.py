@@ -11,6 +11,7 @@ from taxonet._version import __version__
 if TYPE_CHECKING:
     from taxonet.errors import BundleError, DataError, ImageError, TaxonetError, UsageError
     from taxonet.evaluation import Evaluation, evaluate
+    from taxonet.evaluation.explanation import Explanation, explain
     from taxonet.images import Preprocessing
     from taxonet.inference import Classifier, Prediction, load, predict
     from taxonet.information import ModelInfo, draw, info
@@ -23,6 +24,7 @@ _HOME = {
     "Classifier": "inference",
     "DataError": "errors",
     "Evaluation": "evaluation",
+    "Explanation": "evaluation.explanation",
     "ImageError": "errors",
     "Imported": "weights.importing",
     "ModelInfo": "information",
@@ -35,6 +37,7 @@ _HOME = {
     "create_model": "networks",
     "draw": "information",
     "evaluate": "evaluation",
+    "explain": "evaluation.explanation",
     "import_weights": "weights.importing",
     "info": "information",
     "list_models": "networks",
@@ -48,6 +51,7 @@ __all__ = [
     "Classifier",
     "DataError",
     "Evaluation",
+    "Explanation",
     "ImageError",
     "Imported",
     "ModelInfo",
@@ -61,6 +65,7 @@ __all__ = [
     "create_model",
     "draw",
     "evaluate",
+    "explain",
     "import_weights",
     "info",
     "list_models",

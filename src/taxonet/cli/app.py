@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, UnknownCommandError
 from taxonet._version import __version__
 from taxonet.cli.demo import demo
 from taxonet.cli.evaluate import evaluate
+from taxonet.cli.explain import explain
 from taxonet.cli.import_weights import import_weights
 from taxonet.cli.info import info
 from taxonet.cli.models import models
@@ -24,6 +25,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "predict": predict,
     "train": train,
     "evaluate": evaluate,
+    "explain": explain,
     "import": import_weights,
     "demo": demo,
 }
