@@ -74,7 +74,7 @@ def points_at(explanation, corner, margin=4):
         values = np.apply_along_axis(lambda v: np.convolve(v, kernel, "same"), 1, values)
     y, x = np.unravel_index(values.argmax(), values.shape)
     left, upper = corner
-    return left - margin <= x < left + PATCH + margin and upper - margin <= y < upper + PATCH + margin
+    return bool(left - margin <= x < left + PATCH + margin and upper - margin <= y < upper + PATCH + margin)
 
 
 @pytest.mark.parametrize("method", METHODS)
