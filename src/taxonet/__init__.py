@@ -11,17 +11,19 @@ from taxonet._version import __version__
 if TYPE_CHECKING:
     from taxonet.errors import BundleError, DataError, ImageError, TaxonetError, UsageError
     from taxonet.evaluation import Evaluation, evaluate
+    from taxonet.evaluation.comparison import Comparison, compare
     from taxonet.evaluation.explanation import Explanation, explain
     from taxonet.images import Preprocessing
     from taxonet.inference import Classifier, Prediction, load, predict
     from taxonet.information import ModelInfo, draw, info
     from taxonet.networks import create_model, list_models
-    from taxonet.training import Recipe, TrainResult, train
+    from taxonet.training import Recipe, TrainedComparison, TrainResult, train, train_and_compare
     from taxonet.weights.importing import Imported, import_weights
 
 _HOME = {
     "BundleError": "errors",
     "Classifier": "inference",
+    "Comparison": "evaluation.comparison",
     "DataError": "errors",
     "Evaluation": "evaluation",
     "Explanation": "evaluation.explanation",
@@ -33,7 +35,9 @@ _HOME = {
     "Recipe": "training",
     "TaxonetError": "errors",
     "TrainResult": "training",
+    "TrainedComparison": "training",
     "UsageError": "errors",
+    "compare": "evaluation.comparison",
     "create_model": "networks",
     "draw": "information",
     "evaluate": "evaluation",
@@ -44,11 +48,13 @@ _HOME = {
     "load": "inference",
     "predict": "inference",
     "train": "training",
+    "train_and_compare": "training",
 }
 
 __all__ = [
     "BundleError",
     "Classifier",
+    "Comparison",
     "DataError",
     "Evaluation",
     "Explanation",
@@ -60,8 +66,10 @@ __all__ = [
     "Recipe",
     "TaxonetError",
     "TrainResult",
+    "TrainedComparison",
     "UsageError",
     "__version__",
+    "compare",
     "create_model",
     "draw",
     "evaluate",
@@ -72,6 +80,7 @@ __all__ = [
     "load",
     "predict",
     "train",
+    "train_and_compare",
 ]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from cyclopts import App, CycloptsError, UnknownCommandError
 
 from taxonet._version import __version__
+from taxonet.cli.compare import compare
 from taxonet.cli.demo import demo
 from taxonet.cli.evaluate import evaluate
 from taxonet.cli.explain import explain
@@ -25,6 +26,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "predict": predict,
     "train": train,
     "evaluate": evaluate,
+    "compare": compare,
     "explain": explain,
     "import": import_weights,
     "demo": demo,

@@ -79,7 +79,7 @@ def thumbnail(path: Path) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _svg(figure: Any, title: str) -> str:
+def svg(figure: Any, title: str) -> str:
     """A figure as inline SVG; on its own canvas, so that no global state of matplotlib is touched."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -106,7 +106,7 @@ def _curves(log: Sequence[Mapping[str, Any]]) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-    return _svg(figure, "loss and accuracy by epoch")
+    return svg(figure, "loss and accuracy by epoch")
 
 
 def _confusion(evaluation: Evaluation) -> str:
@@ -131,4 +131,4 @@ def _confusion(evaluation: Evaluation) -> str:
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if shares[row, column] > 0.55 else "black"
             axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
-    return _svg(figure, "confusion matrix")
+    return svg(figure, "confusion matrix")
