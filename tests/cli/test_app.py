@@ -60,7 +60,11 @@ def test_the_version(capsys):
     ("words", "sentence"),
     [
         ("modles", "there is no verb 'modles'; did you mean 'models'?"),
-        ("qqqq", "there is no verb 'qqqq'; it must be one of: models, info, predict, train, evaluate, import, demo"),
+        (
+            "qqqq",
+            "there is no verb 'qqqq'; it must be one of: models, info, predict, train, evaluate, compare, explain, "
+            "import, demo",
+        ),
         ("models --jsn", "Unknown option: --jsn. Did you mean --json?"),
         ("predict a.jpg --topp 3", "Unknown option: --topp. Did you mean --top?"),
         ("predict a.jpg --top many", 'Invalid value for --top: unable to convert "many" into int.'),

@@ -3,15 +3,22 @@
 import base64
 import io
 import os
+import time
 import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from taxonet.evaluation.explanation import Explanation
+from taxonet.errors import ImageError
+from taxonet.evaluation.evaluate import Outcome
+from taxonet.evaluation.explanation import Explainer, Explanation
 from taxonet.files import write_atomically
+from taxonet.inference import Classifier
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,6 +95,22 @@ def data_uri(explanation: Explanation, side: int) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def explain_mistakes(classifier: Classifier, outcomes: Sequence[Outcome], side: int, seconds: float) -> dict[Path, str]:
+    """What spoke for each wrong answer, by Grad-CAM: data URIs by path, as many as `seconds` allow, in the order given.
+
+    Raises:
+        UsageError: captum is not installed, or the network has no stage that shows places.
+    """
+    explainer, deadline = Explainer(classifier), time.monotonic() + seconds
+    found: dict[Path, str] = {}
+    for outcome in outcomes:
+        if time.monotonic() > deadline:
+            break
+        with suppress(ImageError):  # the file has gone since
+            found[outcome.sample.path] = data_uri(explainer(outcome.sample.path), side)
+    return found
 
 
 def _scaled(explanation: Explanation) -> tuple[NDArray[np.float64], float, str]:

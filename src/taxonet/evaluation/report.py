@@ -4,7 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class TrainingReport:
     test: Evaluation | None
     findings: Sequence[Finding]
     seconds: float
+    explained: Mapping[Path, str] = field(default_factory=dict)  # wrong answers: what spoke for them, as data URIs
 
 
 def write_report(path: Path, report: TrainingReport) -> None:
