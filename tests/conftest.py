@@ -17,6 +17,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
+
+@pytest.fixture(scope="session", autouse=True)
+def empty_caches(tmp_path_factory):
+    """No test depends on what the user has pulled, nor writes to it, nor goes to the network."""
+    root = tmp_path_factory.mktemp("caches")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TAXONET_CACHE", str(root / "taxonet"))
+        patch.setenv("HF_HOME", str(root / "hub"))
+        patch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+        patch.setenv("TAXONET_MIRROR", "http://127.0.0.1:1")
+        patch.delenv("HF_HUB_CACHE", raising=False)
+        patch.delenv("HF_HUB_OFFLINE", raising=False)
+        patch.delenv("HF_TOKEN", raising=False)
+        patch.setenv("HF_HUB_DISABLE_XET", "1")
+        patch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        yield
+
+
 COLOURS = {"red": (200, 50, 40), "green": (50, 190, 60), "blue": (40, 60, 200)}
 
 

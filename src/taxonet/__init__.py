@@ -9,22 +9,25 @@ from typing import TYPE_CHECKING, Any
 from taxonet._version import __version__
 
 if TYPE_CHECKING:
-    from taxonet.errors import BundleError, DataError, ImageError, TaxonetError, UsageError
+    from taxonet.errors import BundleError, DataError, DownloadError, ImageError, TaxonetError, UsageError
     from taxonet.evaluation import Evaluation, evaluate
     from taxonet.evaluation.comparison import Comparison, compare
     from taxonet.evaluation.explanation import Explanation, explain
     from taxonet.images import Preprocessing
     from taxonet.inference import Classifier, Prediction, load, predict
     from taxonet.information import ModelInfo, draw, info
-    from taxonet.networks import create_model, list_models
+    from taxonet.networks import list_models
     from taxonet.training import Recipe, TrainedComparison, TrainResult, train, train_and_compare
     from taxonet.weights.importing import Imported, import_weights
+    from taxonet.weights.models import create_model
+    from taxonet.weights.pulling import Pulled, pull
 
 _HOME = {
     "BundleError": "errors",
     "Classifier": "inference",
     "Comparison": "evaluation.comparison",
     "DataError": "errors",
+    "DownloadError": "errors",
     "Evaluation": "evaluation",
     "Explanation": "evaluation.explanation",
     "ImageError": "errors",
@@ -32,13 +35,14 @@ _HOME = {
     "ModelInfo": "information",
     "Prediction": "inference",
     "Preprocessing": "images",
+    "Pulled": "weights.pulling",
     "Recipe": "training",
     "TaxonetError": "errors",
     "TrainResult": "training",
     "TrainedComparison": "training",
     "UsageError": "errors",
     "compare": "evaluation.comparison",
-    "create_model": "networks",
+    "create_model": "weights.models",
     "draw": "information",
     "evaluate": "evaluation",
     "explain": "evaluation.explanation",
@@ -47,6 +51,7 @@ _HOME = {
     "list_models": "networks",
     "load": "inference",
     "predict": "inference",
+    "pull": "weights.pulling",
     "train": "training",
     "train_and_compare": "training",
 }
@@ -56,6 +61,7 @@ __all__ = [
     "Classifier",
     "Comparison",
     "DataError",
+    "DownloadError",
     "Evaluation",
     "Explanation",
     "ImageError",
@@ -63,6 +69,7 @@ __all__ = [
     "ModelInfo",
     "Prediction",
     "Preprocessing",
+    "Pulled",
     "Recipe",
     "TaxonetError",
     "TrainResult",
@@ -79,6 +86,7 @@ __all__ = [
     "list_models",
     "load",
     "predict",
+    "pull",
     "train",
     "train_and_compare",
 ]

@@ -8,6 +8,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TaskID,
@@ -23,8 +24,8 @@ class Listener(Protocol):
     def say(self, text: str) -> None:
         """A line of text."""
 
-    def start(self, title: str, total: int) -> None:
-        """A piece of work with a known number of parts begins."""
+    def start(self, title: str, total: int, in_bytes: bool = False) -> None:
+        """A piece of work with a known number of parts, or of bytes, begins."""
 
     def advance(self, done: int, note: str = "") -> None:
         """So many parts of it are done."""
@@ -39,7 +40,7 @@ class Silent:
     def say(self, text: str) -> None:
         """Ignore the line."""
 
-    def start(self, title: str, total: int) -> None:
+    def start(self, title: str, total: int, in_bytes: bool = False) -> None:
         """Ignore the start."""
 
     def advance(self, done: int, note: str = "") -> None:
@@ -69,7 +70,7 @@ class Terminal:
         """Print a line above the bar."""
         self.console.print(text, markup=False)
 
-    def start(self, title: str, total: int) -> None:
+    def start(self, title: str, total: int, in_bytes: bool = False) -> None:
         """Begin a bar."""
         self.finish()
         if not self.console.is_terminal:
@@ -77,7 +78,7 @@ class Terminal:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            DownloadColumn() if in_bytes else MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),

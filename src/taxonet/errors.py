@@ -28,6 +28,10 @@ class BundleError(TaxonetError):
     """A model file that is not a valid bundle, or weights that do not fit their network."""
 
 
+class DownloadError(TaxonetError):
+    """A file that cannot be brought over the network, or that is not the one it should be."""
+
+
 class TrainingError(TaxonetError):
     """A training run that cannot go on."""
 

@@ -6,6 +6,7 @@ import pytest
 
 from taxonet.cli.app import main
 from taxonet.sheets import families
+from taxonet.weights.catalogue import entries
 
 
 def listed(capsys, *words):
@@ -21,7 +22,7 @@ def test_every_network_has_a_line(capsys):
     assert {model["family"] for model in found} == set(families())
     for model in found:
         assert model.keys() == {"name", "family", "params", "macs", "input_size", "num_classes", "pretrained"}
-    assert {model["name"] for model in found if model["pretrained"]} == {f"efficientnet_lite{i}" for i in range(3)}
+    assert {model["name"] for model in found if model["pretrained"]} == {entry.variant for entry in entries()}
 
 
 def test_a_pattern_a_family_and_limits(capsys):

@@ -143,7 +143,7 @@ def test_what_cannot_be_done(predict, tmp_path, monkeypatch, words, status, sent
             2,
             "'efficentnet_lite0' is neither a file nor a network; did you mean 'efficientnet_lite0'?",
         ),
-        ("densenet121", 2, "there are no pretrained weights of densenet121 here"),
+        ("densenet121", 2, "weights of densenet121 are not here yet: `taxonet pull densenet121.IMAGENET1K_V1`"),
         ("gone.safetensors", 3, "cannot read 'gone.safetensors': there is no such file"),
         ("a.png", 3, "cannot read 'a.png': it is a photo, not a bundle"),
     ],

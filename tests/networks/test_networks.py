@@ -49,6 +49,16 @@ SMALL = [
     "igcv3_d_cifar",
     "dpn68",
     "dpn68b",
+    "alexnet",
+    "alexnet_caffenet",
+    "vgg11_lrn",
+    "googlenet",
+    "googlenet_torchvision",
+    "bn_inception",
+    "se_bn_inception",
+    "se_mobilenet_v1",
+    "attention56_cifar",
+    "attentionnext56",
 ]
 
 

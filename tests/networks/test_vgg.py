@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from taxonet.networks import create_model
+from taxonet.weights.importers import own_modules
+from taxonet.weights.layouts.vgg import caffe
 
 
 def kernels(name):
@@ -66,3 +68,12 @@ def test_a_fresh_network_keeps_the_scale_of_what_passes():
     with torch.no_grad():
         first, *_, last = network.stages(torch.randn(1, 3, 64, 64)).values()
     assert first.std() / 3 < last.std() < 3 * first.std()
+
+
+def test_caffe_s_names_number_the_convolutions_of_each_group():
+    with torch.device("meta"):
+        network = create_model("vgg16_c")
+    names = list(caffe(network))
+    assert len(names) == len(own_modules(network))
+    assert names[:3] == ["conv1_1", "conv1_2", "conv2_1"]
+    assert names[-6:] == ["conv5_1", "conv5_2", "conv5_3", "fc6", "fc7", "fc8"]

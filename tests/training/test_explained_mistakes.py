@@ -43,7 +43,7 @@ def test_without_captum_the_run_ends_as_well_and_says_so(colours, tmp_path, monk
     result = train(colours, out=tmp_path / "run", progress=True, **QUICK)
     assert heat_maps(result) == 0
     assert result.report.is_file()
-    assert "pip install 'taxonet[explain]'" in capsys.readouterr().err
+    assert "pip install captum" in capsys.readouterr().err
 
 
 def test_a_picture_that_has_gone_and_a_time_that_is_over(colour_classifier, paint, tmp_path):

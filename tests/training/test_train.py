@@ -352,7 +352,7 @@ def test_a_folder_with_a_run_is_not_overwritten(run, colours):
         ({"recipe": "paper"}, "has name scratch"),
         ({"epoch": 3}, "'epochs'"),
         ({"recipe": Recipe(lr=0.3)}, "has "),
-        ({"weights": "none.pth"}, "started from the weights auto, not none.pth"),
+        ({"weights": "none.pth"}, "started from the weights none, not none.pth"),
     ],
 )
 def test_resume_with_another_recipe_or_other_weights_is_refused(run, colours, asked, sentence):

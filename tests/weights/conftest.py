@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.weights.server import serving
 
 from taxonet.weights.bundle import BundleInfo, save_bundle
 
@@ -60,3 +61,14 @@ def forge(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server that is the hub and the mirror of every URL, and caches of this test alone."""
+    with serving() as book:
+        monkeypatch.setenv("HF_ENDPOINT", book.url)
+        monkeypatch.setenv("TAXONET_MIRROR", f"{book.url}/mirror")
+        monkeypatch.setenv("TAXONET_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        yield book

@@ -48,6 +48,7 @@ FOREIGN = [
     ("shufflenet_v2_x1_0_megvii", "megvii"),
     ("googlenet_torchvision", "torchvision"),
     ("googlenet", "caffe"),
+    ("alexnet_bvlc", "caffe"),
 ]
 
 # some names of the published files, written down from them

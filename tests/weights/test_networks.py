@@ -227,7 +227,13 @@ def test_a_pickle_is_never_opened_as_a_model(pickle_file):
         ("gone.safetensors", BundleError, "there is no such file"),
         ("efficentnet_lite0", UsageError, "neither a file nor a network; did you mean 'efficientnet_lite0'"),
         ("qqqq", UsageError, "neither a file nor a network; give a bundle's path or a name such as efficientnet_lite0"),
-        ("densenet121", UsageError, "no pretrained weights of densenet121 here, only of efficientnet_lite0, .*path$"),
+        ("densenet_bc_100_12", UsageError, "catalogue has no weights of densenet_bc_100_12; give a bundle's path"),
+        (
+            "densenet121.tv_in2k",
+            UsageError,
+            "called 'densenet121.tv_in2k'; did you mean 'densenet121.tv_in1k'",
+        ),
+        ("densenet121", UsageError, "not here yet: `taxonet pull densenet121.IMAGENET1K_V1` .*path$"),
     ],
 )
 def test_names_that_lead_nowhere(name, error, sentence):
@@ -321,9 +327,9 @@ def test_weights_for_other_pictures(small_bundle):
 
 
 def test_files_that_cannot_be_started_from(small_bundle, pickle_file, tmp_path):
-    with pytest.raises(UsageError, match=r"gone.pth does not exist, --weights takes auto, none or a file"):
+    with pytest.raises(UsageError, match=r"gone.pth does not exist, --weights takes auto, none, a file or a name of"):
         find_pretrained("densenet121", tmp_path / "gone.pth")
-    with pytest.raises(BundleError, match=r"colours.safetensors: the weights are not those of mobilenet_v2"):
+    with pytest.raises(UsageError, match=r"colours.safetensors is a bundle of \w+, not of mobilenet_v2"):
         find_pretrained("mobilenet_v2", small_bundle)
     with pytest.raises(BundleError, match=r"model.pth: the weights are not those of densenet121: of 1 names 0 fit"):
         find_pretrained("densenet121", pickle_file)

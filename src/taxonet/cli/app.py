@@ -16,6 +16,7 @@ from taxonet.cli.import_weights import import_weights
 from taxonet.cli.info import info
 from taxonet.cli.models import models
 from taxonet.cli.predict import predict
+from taxonet.cli.pull import pull
 from taxonet.cli.train import train
 from taxonet.errors import TaxonetError, nearest
 
@@ -29,6 +30,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "compare": compare,
     "explain": explain,
     "import": import_weights,
+    "pull": pull,
     "demo": demo,
 }
 

@@ -4,7 +4,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taxonet.errors import UsageError
@@ -49,6 +49,35 @@ def short_count(count: int | None) -> str:
         if count >= unit:
             return f"{count / unit:.3g} {suffix}" if count < 1000 * unit else f"{count / unit:,.0f} {suffix}"
     return str(count)
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """padding=symmetric, norm_eps=1e-05."""
+    return ", ".join(f"{key}={value}" for key, value in options.items()) or "the network's defaults"
+
+
+def parse_options(words: Sequence[str]) -> dict[str, Any]:
+    """ "padding=symmetric" → {"padding": "symmetric"}; numbers, true and false become values."""
+    options: dict[str, Any] = {}
+    for word in words:
+        name, sign, text = word.partition("=")
+        if not sign or not name or not text:
+            raise UsageError(f"--option is '{word}', it must be a name and a value, as in padding=symmetric")
+        if name in options:
+            raise UsageError(f"--option gives {name} twice")
+        options[name] = _value(text)
+    return options
+
+
+def _value(text: str) -> bool | int | float | str:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def parse_count(text: str | None, name: str) -> int | None:

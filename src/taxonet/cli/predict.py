@@ -33,7 +33,7 @@ def predict(
     paths
         Files, folders and glob patterns.
     model
-        A bundle's path, or a network with pretrained weights.
+        A bundle's path, or pretrained weights as `taxonet pull` names them: densenet121.tv_in1k, efficientnet_lite0.
     top
         How many classes an answer names.
     engine

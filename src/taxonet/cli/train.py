@@ -48,7 +48,8 @@ def train(
     recipe
         finetune, scratch, paper, or a TOML file; by default finetune where there are weights, else scratch.
     weights
-        What to start from: auto, none, or a file: a bundle or a torchvision checkpoint.
+        What to start from: auto (what is installed or pulled), none, weights of `taxonet pull --list`, which are
+        brought where they are not here, or a file: a bundle or a checkpoint of torchvision, timm or another library.
     resume
         Go on with the run in the folder; its model, weights and recipe are used again.
     keep_memory

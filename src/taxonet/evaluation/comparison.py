@@ -318,15 +318,10 @@ def _complexity(classifier: Classifier) -> tuple[int | None, int | None]:
 
 
 def _file_size(model: Model) -> int | None:
-    from taxonet.weights.catalogue import find_entry
+    from taxonet.weights.networks import file_of
 
-    if isinstance(model, Classifier):
-        return None
-    path = Path(model)
-    if path.is_file():
-        return path.stat().st_size
-    entry = find_entry(os.fspath(model))
-    return entry.path.stat().st_size if entry and entry.path else None
+    file = None if isinstance(model, Classifier) else file_of(model)
+    return file.stat().st_size if file and file.is_file() else None
 
 
 def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> list[bool]:

@@ -241,7 +241,7 @@ def check_captum() -> None:
     try:
         import captum.attr  # noqa: F401
     except ImportError as error:
-        raise UsageError("explanations need captum: pip install 'taxonet[explain]'") from error
+        raise UsageError("explanations need captum: pip install captum") from error
 
 
 def _network_of(classifier: Classifier) -> "Network":

@@ -155,15 +155,17 @@ def _as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
 
 
 def load(model: str | os.PathLike[str], engine: str = "auto") -> Classifier:
-    """Open a model: a bundle's path, or the name of a network whose pretrained weights are installed.
+    """Open a model: a bundle's path, or the name of pretrained weights.
 
     Args:
-        model: `"run/model.safetensors"` or `"efficientnet_lite0"`.
+        model: `"run/model.safetensors"`; weights of the catalogue, `"densenet121.tv_in1k"`, which are brought where
+            they are not here; or a network whose weights are installed or in the cache, `"efficientnet_lite0"`.
         engine: "torch", or "auto" for the fastest one there is (in this version the reference, torch).
 
     Raises:
         UsageError: an unknown name or engine.
         BundleError: the file is not a bundle, or its weights do not fit its network.
+        DownloadError: the weights are not here and cannot be brought.
     """
     check_engine(engine)
     from taxonet.weights.networks import open_model

@@ -17,7 +17,7 @@ from taxonet.files import write_atomically
 from taxonet.networks.registry import find
 from taxonet.training.recipe import Recipe, read_recipe
 from taxonet.training.train import BUNDLE, RECIPE, REPORT, RUN, train
-from taxonet.weights.catalogue import find_entry
+from taxonet.weights.networks import here
 
 PLAN = "compare.json"
 WEIGHTS = ("auto", "own", "none")
@@ -88,7 +88,7 @@ def train_and_compare(
         raise UsageError(f"weights is '{weights}', for several networks it must be one of {', '.join(WEIGHTS)}")
     folder, notes = Path(out), []
     if weights == "auto" and recipe != "finetune":
-        fresh = [name for name in names if not _has_weights(name)]
+        fresh = [name for name in names if here(name) is None]
         weights = "none" if fresh else "auto"
         if fresh and len(fresh) < len(names):
             notes.append(
@@ -103,11 +103,6 @@ def train_and_compare(
         listener.say(note)
     job = _SideBySide(data, names, folder, listener, notes)
     return job.work(recipe, weights, asked, runs, progress)
-
-
-def _has_weights(name: str) -> bool:
-    entry = find_entry(name)
-    return entry is not None and entry.path is not None
 
 
 def _checked_names(models: Sequence[str]) -> list[str]:

@@ -36,7 +36,7 @@ from taxonet.training.loop import LOG, InterruptedRun, Training, fit
 from taxonet.training.pictures import Pictures, Split, fingerprint, open_briefly, open_once, split_data
 from taxonet.training.recipe import Recipe, read_recipe
 from taxonet.weights.bundle import BundleInfo
-from taxonet.weights.catalogue import entries
+from taxonet.weights.catalogue import UNKNOWN, entries
 from taxonet.weights.networks import find_pretrained, save_network, takes_size
 
 DEFAULT_MODEL = "efficientnet_lite0"
@@ -92,7 +92,8 @@ def train(
         model: the network's name; efficientnet_lite0 where nothing is said.
         out: the run's folder: recipe.toml, log.jsonl, last/, model.safetensors, report.html.
         recipe: "finetune", "scratch", "paper", a TOML file or a `Recipe`; by default finetune where there are weights.
-        weights: what to start from: "auto" (the catalogue's), "none", or a file: a bundle or a known checkpoint.
+        weights: what to start from: "auto" (the catalogue's, where they are here), "none", a name of the catalogue
+            (`densenet121.tv_in1k`), or a file: a bundle or a known checkpoint.
         resume: go on with the run in `out`: its model, weights and recipe are used again.
         keep_memory: on Linux, let glibc keep freed memory: faster steps, more resident memory, for the whole process.
         explain: show in the report what spoke for the worst mistakes, where captum is installed.
@@ -189,6 +190,8 @@ class _Job:
 
     def work(self, recipe: Any, overrides: dict[str, Any], resume: bool) -> TrainResult:
         self.pretrained = find_pretrained(self.variant, self.weights)
+        if self.weights == "auto":  # what is here may be something else when the run goes on
+            self.weights = self.pretrained.provenance["weights"] if self.pretrained else "none"
         self.channels = self.pretrained.in_channels if self.pretrained else _channels(self.split.train)
         with torch.device("meta"):
             plain = create_model(self.variant, num_classes=len(self.split.classes), in_channels=self.channels)
@@ -344,7 +347,7 @@ class _Job:
             "seed": self.recipe.seed,
         }
         parent = (self.pretrained.provenance if self.pretrained else {}).get("weights")
-        licence = next((e.licence for e in entries() if e.name == parent), None)
+        licence = next((e.licence for e in entries() if e.name == parent and e.licence != UNKNOWN), None)
         return BundleInfo(
             variant=self.variant,
             classes=self.split.classes,

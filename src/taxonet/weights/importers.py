@@ -4,7 +4,7 @@ Names are matched one to one and shapes are checked, so the order of a file neve
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +27,9 @@ def own_layout(network: Network) -> Iterator[str]:
 
 
 def convert(
-    state: Mapping[str, Tensor], network: Network, family: str, source: str | None = None
+    state: Mapping[str, Tensor], network: Network, family: str, sources: Sequence[str] | None = None
 ) -> tuple[str, dict[str, Tensor]]:
-    """Rename a foreign state to the names of `network`; `source` names its layout, None tries all.
+    """Rename a foreign state to the names of `network`; `sources` names the layouts to try, None tries all.
 
     The classifier may have another number of outputs than the network's: its tensors keep their own shape.
     Counters that the state lacks are zero. Auxiliary heads that the network was built without are left out.
@@ -42,8 +42,8 @@ def convert(
     """
     state = {_without_dots(key): tensor for key, tensor in state.items()}
     layouts = {"taxonet": own_layout, **layouts_of(family)}
-    if source is not None:
-        layouts = {source: layouts[source]}
+    if sources is not None:
+        layouts = {source: layouts[source] for source in sources}
     ours = network.state_dict()
     tried: dict[str, tuple[int, list[str], list[str]]] = {}
     for layout, naming in layouts.items():

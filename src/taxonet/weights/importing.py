@@ -2,46 +2,43 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from taxonet.assets import CIFAR10_CLASSES, imagenet_classes
+from taxonet.assets import imagenet_classes
 from taxonet.errors import BundleError, UsageError, nearest
 from taxonet.images import Preprocessing
 from taxonet.networks.layers import Network
-from taxonet.networks.registry import create_model, find
+from taxonet.networks.registry import create_model
 from taxonet.weights.bundle import BundleInfo
-from taxonet.weights.catalogue import entries
-from taxonet.weights.checkpoint_files import read_checkpoint, sha256_of
-from taxonet.weights.importers import COUNTER, convert, dotted
-from taxonet.weights.layouts import layouts_of, spare_of
+from taxonet.weights.catalogue import KNOWN_CLASSES
+from taxonet.weights.importers import COUNTER, dotted
+from taxonet.weights.layouts import spare_of
 from taxonet.weights.networks import save_network, usual_preprocessing
-
-KNOWN_CLASSES: dict[str, Callable[[], tuple[str, ...]]] = {
-    "imagenet": imagenet_classes,
-    "cifar10": lambda: CIFAR10_CLASSES,
-}
+from taxonet.weights.options import Recognised, recognise
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import did: the layout that fitted, what was adapted, and what the bundle says."""
+    """What an import did: the layout that fitted, the network's options, what was adapted, and what is doubtful."""
 
     bundle: Path
     variant: str
     layout: str
     tensors: int
     adapted: tuple[str, ...]
+    options: dict[str, Any]
+    options_from: str
     classes: int
     classes_from: str
     preprocessing: str
     preprocessing_from: str
     sha256: str
+    warning: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -66,56 +63,75 @@ def import_weights(
 
     Args:
         path: the checkpoint; `state_dict`/`model` wrappers and `module.` prefixes are taken off.
-        name: the network, in our spelling or torchvision's or timm's.
+        name: the network, in our spelling or torchvision's or timm's; timm's chooses between timm's forms.
         out: the bundle to write.
-        source: the layout of the file ("torchvision", "timm", …); None tries all that the family knows.
+        source: whose file it is ("torchvision", "timm", …), for its names and for the options that its networks need;
+            None tries all that the family knows.
         classes: names in the order of the outputs, a file with one a line or a JSON list, "imagenet" or "cifar10"; None
             is ImageNet's for 1000 outputs. With one output more than names the first is dropped, as a background class.
-        preprocessing: how the weights want their pictures; None is that of the source where it is known.
+        preprocessing: how the weights want their pictures; None is that of the source where it is known. Means and
+            deviations are in units of 0 to 1 and in the order R, G, B: what was trained on x − mean of pixels from 0
+            to 255 is `normalize((R/255, G/255, B/255), (1/255, 1/255, 1/255))`.
         bgr: the weights were trained on BGR pictures (Caffe): the first convolution is turned to RGB.
-        licence: of the weights.
-        **options: of the network, such as `padding="same"`.
+        licence: of the weights; None is the catalogue's where it knows the file.
+        **options: of the network, such as `padding="same"`; they win over those of the source.
 
     Raises:
-        UsageError: an unknown network, layout, option or preprocessing, or class names that cannot be known.
+        UsageError: an unknown network, layout, option or preprocessing, class names that cannot be known, or a network
+            of which several forms have the same names of tensors.
         BundleError: the file is not safe to read, or is not of this network.
     """
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"the weights file {path} does not exist")
-    variant = find(name)
-    known = ("taxonet", *layouts_of(variant.family))
-    if source is not None and source not in known:
-        raise UsageError(
-            f"no layout '{source}' of {variant.name} is known, only {', '.join(known)}{nearest(source, known)}"
-        )
-    state = read_checkpoint(path)
-    with torch.device("meta"):
-        empty = create_model(variant.name, **options)
+    found = recognise(path, name, source, options)
+    renamed = found.renamed
     try:
-        layout, renamed = convert(state, empty, variant.family, source)
-        adapted = _adaptations(state, renamed, spare_of(variant.family, layout))
-        names, names_from = _class_names(classes, renamed["classifier.weight"].shape[0])
-        renamed, dropped = _without_background(renamed, tuple(empty.classifiers()), len(names))
+        adapted = _adaptations(found.state, renamed, spare_of(found.family, found.layout))
+        outputs = renamed["classifier.weight"].shape[0]
+        names, names_from = _known_classes(found) if classes is None else _class_names(classes, outputs)
+        if not names:
+            names, names_from = _assumed_classes(outputs)
+        renamed, dropped = _without_background(renamed, found.classifiers, len(names))
         if bgr:
             renamed = _rgb_first(renamed)
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from error
     adapted += dropped + (("the first convolution turned from BGR to RGB",) if bgr else ())
-    digest = sha256_of(path)
-    network = create_model(variant.name, num_classes=len(names), **options)
+    network = create_model(found.variant, num_classes=len(names), **found.options)
     network.load_state_dict(renamed, strict=True)
-    text, text_from = _preprocessing(preprocessing, layout, digest, network)
+    text, text_from = _preprocessing(preprocessing, found, network)
+    own = found.entry.info() if found.entry else found.bundle
+    origin = {"weights": path.name, "layout": found.layout, "sha256": found.sha256, "adapted": list(adapted)}
     info = BundleInfo(
-        variant=variant.name,
+        variant=found.variant,
         classes=names,
         preprocessing=text,
-        licence=licence,
-        provenance={"weights": path.name, "layout": layout, "sha256": digest, "adapted": list(adapted)},
+        licence=licence or (own.licence if own else None),
+        metrics=own.metrics if own else {},
+        provenance={**(own.provenance if found.entry and own else {}), **origin, "weights": name_of(found, path)},
     )
     save_network(out, info, network)
-    tensors = sum(COUNTER not in key for key in renamed)
-    return Imported(Path(out), variant.name, layout, tensors, adapted, len(names), names_from, text, text_from, digest)
+    return Imported(
+        bundle=Path(out),
+        variant=found.variant,
+        layout=found.layout,
+        tensors=sum(COUNTER not in key for key in renamed),
+        adapted=adapted,
+        options=dict(found.options),
+        options_from=found.options_from,
+        classes=len(names),
+        classes_from=names_from,
+        preprocessing=text,
+        preprocessing_from=text_from,
+        sha256=found.sha256,
+        warning=found.warning,
+    )
+
+
+def name_of(found: Recognised, path: Path) -> str:
+    """What a bundle says of where its weights are from: the catalogue's name where it knows the file."""
+    return found.entry.name if found.entry else path.name
 
 
 def _adaptations(state: Mapping[str, Tensor], renamed: Mapping[str, Tensor], spare: tuple[str, ...]) -> tuple[str, ...]:
@@ -134,11 +150,20 @@ def _adaptations(state: Mapping[str, Tensor], renamed: Mapping[str, Tensor], spa
     return tuple(notes)
 
 
+def _known_classes(found: Recognised) -> tuple[tuple[str, ...], str]:
+    """The names that the file brings itself, or that the catalogue has for it; none where nobody says."""
+    if found.bundle is not None:
+        return found.bundle.classes, "the bundle's"
+    return (found.entry.class_names(), f"the catalogue's for {found.entry.name}") if found.entry else ((), "")
+
+
+def _assumed_classes(outputs: int) -> tuple[tuple[str, ...], str]:
+    if outputs in (1000, 1001):
+        return imagenet_classes(), f"assumed: {outputs} outputs are ImageNet's classes in the usual order"
+    raise UsageError(f"the weights have {outputs} outputs and name no classes: give their names with --classes")
+
+
 def _class_names(classes: Any, outputs: int) -> tuple[tuple[str, ...], str]:
-    if classes is None:
-        if outputs in (1000, 1001):
-            return imagenet_classes(), f"assumed: {outputs} outputs are ImageNet's classes in the usual order"
-        raise UsageError(f"the weights have {outputs} outputs and name no classes: give their names with --classes")
     if isinstance(classes, str) and classes in KNOWN_CLASSES:
         names, origin = KNOWN_CLASSES[classes](), classes
     elif isinstance(classes, str | os.PathLike):
@@ -182,17 +207,18 @@ def _rgb_first(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**state, key: state[key].flip(1)}
 
 
-def _preprocessing(asked: str | None, layout: str, digest: str, network: Network) -> tuple[str, str]:
+def _preprocessing(asked: str | None, found: Recognised, network: Network) -> tuple[str, str]:
     if asked is not None:
         channels = Preprocessing.parse(asked).channels
         wanted = int(network.options["in_channels"])
         if channels != wanted:
             raise UsageError(f"the preprocessing '{asked}' gives {channels} channels, the network takes {wanted}")
         return asked, "given"
-    entry = next((entry for entry in entries() if entry.sha256 == digest), None)
-    if entry is not None:
-        return entry.preprocessing, f"the catalogue's for {entry.name}"
-    usual = usual_preprocessing(layout, network)
+    if found.entry is not None:
+        return found.entry.preprocessing, f"the catalogue's for {found.entry.name}"
+    if found.bundle is not None:
+        return found.bundle.preprocessing, "the bundle's"
+    usual = usual_preprocessing(found.layout, network)
     if usual is not None:
-        return usual, f"assumed: {layout}'s usual one"
+        return usual, f"assumed: {found.layout}'s usual one"
     return network.default_preprocessing, "assumed: the network's own default"

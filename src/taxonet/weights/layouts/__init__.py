@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from taxonet.networks.layers import InvertedResidual, Network
+from taxonet.sheets import Port
 
 Naming = Callable[[Network], Iterator[str]]
 
@@ -21,6 +22,14 @@ def layouts_of(family: str) -> dict[str, Naming]:
     """The foreign layouts of a family by name ("torchvision", "timm", …); none where nobody else has the networks."""
     layouts: dict[str, Naming] = _table(family, "LAYOUTS")
     return layouts
+
+
+def layout_of(family: str, port: Port) -> str:
+    """The layout in which a port's own files are: its library's, torchvision's where timm has taken that over."""
+    layouts = layouts_of(family)
+    if port.name.startswith("legacy_") and "cadene" in layouts:  # timm's adopted conversions keep their names
+        return "cadene"
+    return port.library if port.library in layouts else "torchvision"
 
 
 def preprocessing_of(family: str, layout: str) -> str | None:

@@ -69,3 +69,6 @@ def cifar(network: Network) -> Iterator[str]:
 
 
 LAYOUTS = {"torchvision": plain, "akamaster": cifar, "timm": timm}
+
+# akamaster's nets are trained on CIFAR-10 with ImageNet's mean and deviation
+PREPROCESSING = {"akamaster": "exif | rgb | resize(32, bicubic) | center_crop(32) | normalize(imagenet)"}
