@@ -214,9 +214,10 @@ def _common_classes(classifiers: Mapping[str, Classifier], common: bool) -> tupl
         return classes, False
     if common and len(classes) >= 2:
         return classes, True
-    more = "; ".join(f"{name} also {_list(labels - shared)}" for name, labels in known.items() if labels - shared)
     if len(classes) < 2:
-        raise UsageError(f"the models have {len(classes)} classes in common, a comparison needs two; {more}")
+        all_of = "; ".join(f"{name} knows {_list(labels)}" for name, labels in known.items())
+        raise UsageError(f"the models have {len(classes)} classes in common, a comparison needs two; {all_of}")
+    more = "; ".join(f"{name} also {_list(labels - shared)}" for name, labels in known.items() if labels - shared)
     raise UsageError(
         f"the models know different classes: all know {_list(classes)}; {more}; "
         "--common compares them on the photos of the common ones, with answers among these"
@@ -232,14 +233,13 @@ def _known(
     samples: Sequence[Sample], classes: tuple[str, ...], classifiers: Sequence[Classifier]
 ) -> tuple[list[Sample], list[Finding], int]:
     """Photos of the compared classes, findings for those of classes that no model knows, and the number of others."""
-    known, unknown = sort_by_known(samples, ClassIndex(classes))
     by_some = set().union(*(classifier.classes for classifier in classifiers))
-    labels = {str(sample.path): sample.label for sample in samples}
-    findings = [finding for finding in unknown if labels[finding.path] not in by_some]
+    index = ClassIndex(classes)
+    known, findings = sort_by_known((s for s in samples if s.label in index or s.label not in by_some), index)
     if not known:
         theirs = ", ".join(sorted({s.label for s in samples})[:5])
         raise DataError(f"no class of the data is known to the models (data: {theirs} …; models: {_list(classes)})")
-    return known, findings, len(unknown) - len(findings)
+    return known, findings, len(samples) - len(known) - len(findings)
 
 
 def _score(

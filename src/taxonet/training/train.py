@@ -394,12 +394,17 @@ class _Job:
         """What spoke for the worst mistakes, in a small share of the run's time; nothing where captum is missing."""
         if not self.explain:
             return {}
-        seconds = max(EXPLAIN_SECONDS, EXPLAIN_SHARE * (time.time() - self.started))
+        start = time.time()
+        seconds = max(EXPLAIN_SECONDS, EXPLAIN_SHARE * (start - self.started))
         try:
-            return explain_mistakes(classifier, worst_mistakes(shown.outcomes), THUMBNAIL, seconds)
+            found = explain_mistakes(classifier, worst_mistakes(shown.outcomes), THUMBNAIL, seconds)
         except UsageError as error:
             self.listener.say(f"the report does not explain the mistakes: {error}")
             return {}
+        if found:
+            took = time.time() - start
+            self.listener.say(f"report: {len(found)} mistakes explained in {took:.1f} s (--no-explain turns it off)")
+        return found
 
     def _command(self) -> str:
         """The command that repeats the run: the whole recipe is in the run's folder."""
