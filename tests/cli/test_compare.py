@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from taxonet.cli.app import main
+
 
 @pytest.fixture(scope="module")
 def two(small_bundle, tmp_path_factory):
@@ -17,22 +19,21 @@ def two(small_bundle, tmp_path_factory):
     return small_bundle, path
 
 
-def test_compare_prints_a_table_and_sentences(run_taxonet, two, fill, tmp_path):
+def test_compare_prints_a_table_and_sentences(two, fill, tmp_path, capsys):
     data = fill(tmp_path / "data", red=4, green=4, blue=4)
     page = tmp_path / "page.html"
-    done = run_taxonet("compare", *two, "--data", data, "--runs", "2", "--html", page)
-    assert done.returncode == 0, done.stderr
-    assert "colours is better than greener by" in done.stdout
-    assert "multiply-adds" in done.stdout
+    assert main([str(word) for word in ("compare", *two, "--data", data, "--runs", 2, "--html", page)]) == 0
+    printed = capsys.readouterr().out
+    assert "colours is better than greener by" in printed
+    assert "multiply-adds" in printed
     assert page.read_text("utf-8").startswith("<!doctype html>")
 
 
-def test_compare_json_is_one_document(run_taxonet, two, fill, broken_jpeg, tmp_path):
+def test_compare_json_is_one_document(two, fill, broken_jpeg, tmp_path, capsys):
     data = fill(tmp_path / "data", red=2, green=2)
     (data / "red" / "b.jpg").write_bytes(broken_jpeg.read_bytes())
-    done = run_taxonet("compare", *two, "--data", data, "--runs", "0", "--json")
-    assert done.returncode == 1
-    document = json.loads(done.stdout)
+    assert main([str(word) for word in ("compare", *two, "--data", data, "--runs", 0, "--json")]) == 1
+    document = json.loads(capsys.readouterr().out)
     assert document["n"] == 4
     assert [model["name"] for model in document["models"]] == ["colours", "greener"]
     assert document["errors"][0]["path"].endswith("b.jpg")
@@ -50,15 +51,11 @@ def test_compare_json_is_one_document(run_taxonet, two, fill, broken_jpeg, tmp_p
     ],
 )
 def test_wrong_usage_is_one_sentence(words, sentence, capsys):
-    from taxonet.cli.app import main
-
     assert main(["compare", *words]) == 2
     assert sentence in capsys.readouterr().err
 
 
 def test_training_first_leaves_runs_and_a_page(fill, tmp_path, capsys):
-    from taxonet.cli.app import main
-
     data = fill(tmp_path / "data", red=6, green=6)
     words = ["compare", data, "--models", "densenet_bc_22_12,resnet20_cifar", "--budget-epochs", "1"]
     words += ["--image-size", "16", "--out", tmp_path / "out", "--runs", "0", "--json"]

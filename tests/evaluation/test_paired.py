@@ -41,12 +41,12 @@ def test_mid_p_keeps_its_level_where_there_is_no_difference():
 def test_the_bootstrap_interval_holds_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(1)
     held = 0
-    for seed in range(200):
+    for seed in range(150):
         first, second = rng.random(150) < 0.8, rng.random(150) < 0.7
         column = (first.astype(float) - second)[:, None]
         ((low, high),) = bootstrap_means(column, seed, resamples=500)
         held += low <= 0.1 <= high
-    assert 180 <= held <= 198  # 190 is meant
+    assert 134 <= held <= 149  # 142 is meant
 
 
 @pytest.mark.parametrize("n", [100, 700])

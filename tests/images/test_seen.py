@@ -1,4 +1,4 @@
-"""`Preprocessing.seen`: where in the photo the network's pixels come from, checked against ramps that tell their place."""
+"""`Preprocessing.seen`: where in the photo the network's pixels come from, checked on ramps that tell their place."""
 
 import numpy as np
 import pytest
