@@ -82,10 +82,10 @@ def test_the_patch_that_decides_is_found(spotter, method):
     rng = np.random.default_rng(1)
     explainer = Explainer(spotter, method=method)
     hits = 0
-    for number in range(12):
+    for number in range(9):
         pixels, (corner,) = planted(rng, tuple(PATCHES)[number % 3])
         hits += points_at(explainer(pixels), corner)
-    assert hits >= 10  # chance would find about 3: the patch and its margin are 28 % of the picture
+    assert hits >= 8  # chance would find two or three: the patch and its margin are 28 % of the picture
 
 
 @pytest.mark.parametrize("method", ["gradcam", "occlusion"])
@@ -93,14 +93,14 @@ def test_the_map_follows_the_target(spotter, method):
     rng = np.random.default_rng(2)
     red, blue = (Explainer(spotter, method=method, target=label) for label in ("red", "blue"))
     own, other = 0, 0
-    for _ in range(8):
+    for _ in range(6):
         pixels, (on_red, on_blue) = planted(rng, "red", "blue")
         first, second = red(pixels), blue(pixels)
         assert (first.target, second.target) == ("red", "blue")
         assert first.label == second.label
         own += points_at(first, on_red, 2) + points_at(second, on_blue, 2)
         other += points_at(first, on_blue, 2) + points_at(second, on_red, 2)
-    assert own >= 13
+    assert own >= 10
     assert other <= 3
 
 
