@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class TrainingReport:
     findings: Sequence[Finding]
     seconds: float
     calibration: Calibration | None = None
+    explained: Mapping[Path, str] = field(default_factory=dict)  # wrong answers: what spoke for them, as data URIs
 
 
 @dataclass(frozen=True)

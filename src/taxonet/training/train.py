@@ -22,7 +22,8 @@ from taxonet.data import ClassIndex, Finding, Sample
 from taxonet.errors import DataError, ImageError, UsageError
 from taxonet.evaluation import Calibration, Evaluation, evaluate_samples, fit_calibration
 from taxonet.evaluation.calibrate import held_out
-from taxonet.evaluation.report import TrainingReport, write_report
+from taxonet.evaluation.overlay import explain_mistakes
+from taxonet.evaluation.report import THUMBNAIL, TrainingReport, worst_mistakes, write_report
 from taxonet.files import write_atomically
 from taxonet.images import Augmentation, Preprocessing, read_header
 from taxonet.inference import Classifier
@@ -40,6 +41,7 @@ from taxonet.weights.catalogue import UNKNOWN, entries
 from taxonet.weights.networks import find_pretrained, save_network, takes_size
 
 DEFAULT_MODEL = "efficientnet_lite0"
+EXPLAIN_SECONDS, EXPLAIN_SHARE = 5.0, 0.02  # the report's explanations take at most so long, or such a share of the run
 GREY_MODES = {"L", "1", "I;16"}
 BUNDLE, REPORT, RECIPE, RUN = "model.safetensors", "report.html", "recipe.toml", "run.json"
 
@@ -79,6 +81,7 @@ def train(
     weights: str | os.PathLike[str] = "auto",
     resume: bool = False,
     keep_memory: bool = True,
+    explain: bool = True,
     progress: bool = False,
     **overrides: Any,
 ) -> TrainResult:
@@ -94,6 +97,7 @@ def train(
             (`densenet121.tv_in1k`), or a file: a bundle or a known checkpoint.
         resume: go on with the run in `out`: its model, weights and recipe are used again.
         keep_memory: on Linux, let glibc keep freed memory: faster steps, more resident memory, for the whole process.
+        explain: show in the report what spoke for the worst mistakes, where captum is installed.
         progress: tell a person on stderr what happens.
         **overrides: values of the recipe (`epochs=5`, `lr=0.01`, `seed=1`, …).
 
@@ -117,7 +121,7 @@ def train(
     split = split_data(data, fraction, seed)
     if keep_memory and keep_freed_memory():  # before the first tensor
         listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
-    job = _Job(Path(data), run, variant, split, before.get("weights", str(weights)), listener)
+    job = _Job(Path(data), run, variant, split, before.get("weights", str(weights)), listener, explain)
     return job.work(stored or recipe, {} if stored else overrides, resume)
 
 
@@ -185,9 +189,10 @@ class _Job:
         split: Split,
         weights: str,
         listener: Listener,
+        explain: bool,
     ) -> None:
         self.data, self.run, self.variant, self.split, self.listener = data, run, variant, split, listener
-        self.weights = weights
+        self.weights, self.explain = weights, explain
         self.started = time.time()
 
     def work(self, recipe: Any, overrides: dict[str, Any], resume: bool) -> TrainResult:
@@ -397,6 +402,7 @@ class _Job:
             findings=self.findings,
             seconds=time.time() - self.started,
             calibration=calibration,
+            explained=self._explained(classifier, test or evaluation),
         )
         write_report(self.run / REPORT, report)
         low, high = evaluation.metrics.top1_ci
@@ -406,6 +412,22 @@ class _Job:
         )
         self.listener.say(f"bundle: {self.run / BUNDLE}    report: {self.run / REPORT}")
         return self._result(evaluation, test)
+
+    def _explained(self, classifier: Classifier, shown: Evaluation) -> dict[Path, str]:
+        """What spoke for the worst mistakes, in a small share of the run's time; nothing where captum is missing."""
+        if not self.explain:
+            return {}
+        start = time.time()
+        seconds = max(EXPLAIN_SECONDS, EXPLAIN_SHARE * (start - self.started))
+        try:
+            found = explain_mistakes(classifier, worst_mistakes(shown.outcomes), THUMBNAIL, seconds)
+        except UsageError as error:
+            self.listener.say(f"the report does not explain the mistakes: {error}")
+            return {}
+        if found:
+            took = time.time() - start
+            self.listener.say(f"report: {len(found)} mistakes explained in {took:.1f} s (--no-explain turns it off)")
+        return found
 
     def _command(self) -> str:
         """The command that repeats the run: the whole recipe is in the run's folder."""

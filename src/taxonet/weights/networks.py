@@ -78,8 +78,20 @@ def open_model(model: str | os.PathLike[str]) -> tuple[BundleInfo, Network]:
 
 
 def here(network: str) -> Entry | None:
-    """The first entry of a network, in its own or a port's spelling, whose weights are installed or in the cache."""
-    return next((e for e in entries_of(network) if e.path is not None or bundle_path(e).is_file()), None)
+    """The first entry of a network whose weights are installed or in the cache; of a port's spelling one of that port,
+    else one of the same options, which computes the same."""
+    mine = entries_of(network)
+    alike = [e for e in entries_of(mine[0].variant) if e.options == mine[0].options] if mine else []
+    return next((e for e in (*mine, *alike) if e.path is not None or bundle_path(e).is_file()), None)
+
+
+def file_of(model: str | os.PathLike[str]) -> Path | None:
+    """The file that `open_model` reads for a model that is here, or None."""
+    name = str(model)
+    if Path(model).is_file():
+        return Path(model)
+    entry = find_entry(name) if "." in name else here(name)
+    return None if entry is None else entry.path or bundle_path(entry)
 
 
 def _not_here(name: str, variant: str) -> str:
