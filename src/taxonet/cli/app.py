@@ -8,9 +8,12 @@ from collections.abc import Callable, Sequence
 from cyclopts import App, CycloptsError, UnknownCommandError
 
 from taxonet._version import __version__
+from taxonet.cli.calibrate import calibrate
 from taxonet.cli.check import check
+from taxonet.cli.compare import compare
 from taxonet.cli.demo import demo
 from taxonet.cli.evaluate import evaluate
+from taxonet.cli.explain import explain
 from taxonet.cli.import_weights import import_weights
 from taxonet.cli.info import info
 from taxonet.cli.models import models
@@ -27,6 +30,9 @@ VERBS: dict[str, Callable[..., int]] = {
     "check": check,
     "train": train,
     "evaluate": evaluate,
+    "calibrate": calibrate,
+    "compare": compare,
+    "explain": explain,
     "import": import_weights,
     "pull": pull,
     "demo": demo,

@@ -8,7 +8,7 @@ from taxonet.cli.output import print_json
 from taxonet.errors import UsageError, nearest
 
 INTERRUPTED = 130
-OWN = ("model", "out", "recipe", "weights", "exclude", "check", "resume", "json", "keep-memory")
+OWN = ("model", "out", "recipe", "weights", "exclude", "check", "resume", "json", "keep-memory", "explain")
 
 
 def train(
@@ -23,6 +23,7 @@ def train(
     check: bool = True,
     resume: bool = False,
     keep_memory: bool = True,
+    explain: bool = True,
     json: bool = False,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -59,6 +60,8 @@ def train(
         Go on with the run in the folder; its model, weights, recipe and list are used again.
     keep_memory
         On Linux, keep freed memory: faster steps, more resident memory.
+    explain
+        Show in the report what spoke for the worst mistakes (Grad-CAM), where captum is installed.
     json
         One JSON document on stdout at the end.
     epochs
@@ -97,6 +100,7 @@ def train(
         check=check,
         resume=resume,
         keep_memory=keep_memory,
+        explain=explain,
         progress=True,
         **overrides,
     )

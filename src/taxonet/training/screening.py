@@ -8,7 +8,7 @@ Broken files are found when the pictures are opened; `taxonet check` looks for m
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from taxonet.checking.exclusion import Exclusions, read_exclusions
 from taxonet.checking.issues import KINDS, Issue, name_of, root_of
 from taxonet.checking.judge import class_issues
 from taxonet.data import DataSet, Finding, Sample, read_data
-from taxonet.errors import DataError
+from taxonet.errors import DataError, UsageError
 from taxonet.training.pictures import Split, split_data
 
 NAMED = 3  # pictures that a line on the terminal names
@@ -71,6 +71,24 @@ def asked_exclusions(path: str | os.PathLike[str] | None) -> Exclusions | None:
     """
     names = read_exclusions(path) if path is not None else ()
     return Exclusions(str(path), names) if names else None
+
+
+def kept_exclusions(run: Path, before: Mapping[str, Any], asked: Any) -> Exclusions | None:
+    """A resumed run leaves out what it left out; another list is refused."""
+    stored = before.get("exclude")
+    kept = Exclusions(stored["list"], tuple(stored["paths"])) if stored else None
+    new = asked_exclusions(asked)
+    if asked is not None and (new.names if new else ()) != (kept.names if kept else ()):
+        raise UsageError(f"the run in {run} left out other pictures than {asked} names; it keeps its list")
+    return kept
+
+
+def kept_check(run: Path, before: Mapping[str, Any], asked: bool) -> bool:
+    """A run that was checked stays so; one from before there was a check was not."""
+    kept = bool(before.get("check", False))
+    if kept and not asked:
+        raise UsageError(f"the run in {run} was checked and left copies out, --no-check cannot change that")
+    return kept
 
 
 def prepare(

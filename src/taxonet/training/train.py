@@ -18,12 +18,14 @@ import torch
 
 from taxonet._version import __version__
 from taxonet.checking import Issue
-from taxonet.checking.exclusion import Exclusions, write_exclusion_list
+from taxonet.checking.exclusion import write_exclusion_list
 from taxonet.console import Listener, Silent, Terminal
 from taxonet.data import ClassIndex, Finding, Sample
 from taxonet.errors import DataError, ImageError, UsageError
-from taxonet.evaluation import Evaluation, evaluate_samples
-from taxonet.evaluation.report import TrainingReport, write_report
+from taxonet.evaluation import Calibration, Evaluation, evaluate_samples, fit_calibration
+from taxonet.evaluation.calibrate import held_out
+from taxonet.evaluation.overlay import explain_mistakes
+from taxonet.evaluation.report import THUMBNAIL, TrainingReport, worst_mistakes, write_report
 from taxonet.files import write_atomically
 from taxonet.images import Augmentation, Preprocessing, read_header
 from taxonet.inference import Classifier
@@ -36,12 +38,20 @@ from taxonet.training.head import fit_head
 from taxonet.training.loop import LOG, InterruptedRun, Training, fit
 from taxonet.training.pictures import Pictures, fingerprint, open_briefly, open_once
 from taxonet.training.recipe import Recipe, read_recipe
-from taxonet.training.screening import Screened, asked_exclusions, prepare, warning_lines
+from taxonet.training.screening import (
+    Screened,
+    asked_exclusions,
+    kept_check,
+    kept_exclusions,
+    prepare,
+    warning_lines,
+)
 from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.catalogue import UNKNOWN, entries
 from taxonet.weights.networks import find_pretrained, save_network, takes_size
 
 DEFAULT_MODEL = "efficientnet_lite0"
+EXPLAIN_SECONDS, EXPLAIN_SHARE = 5.0, 0.02  # the report's explanations take at most so long, or such a share of the run
 GREY_MODES = {"L", "1", "I;16"}
 BUNDLE, REPORT, RECIPE, RUN = "model.safetensors", "report.html", "recipe.toml", "run.json"
 EXCLUDE = "exclude.txt"
@@ -86,6 +96,7 @@ def train(
     check: bool = True,
     resume: bool = False,
     keep_memory: bool = True,
+    explain: bool = True,
     progress: bool = False,
     **overrides: Any,
 ) -> TrainResult:
@@ -104,6 +115,7 @@ def train(
             and of classes with few pictures. It reads only files that share their size with another.
         resume: go on with the run in `out`: its model, weights, recipe and list are used again.
         keep_memory: on Linux, let glibc keep freed memory: faster steps, more resident memory, for the whole process.
+        explain: show in the report what spoke for the worst mistakes, where captum is installed.
         progress: tell a person on stderr what happens.
         **overrides: values of the recipe (`epochs=5`, `lr=0.01`, `seed=1`, …).
 
@@ -124,11 +136,11 @@ def train(
         _check_nothing_else_is_asked(run, stored, recipe, overrides)
         _check_same_weights(run, before.get("weights", "auto"), str(weights))
     seed, fraction = _split_values(recipe, overrides, stored)
-    listed = _kept_exclusions(run, before, exclude) if resume else asked_exclusions(exclude)
-    screened = prepare(data, fraction, seed, listed, _kept_check(run, before, check) if resume else check)
+    listed = kept_exclusions(run, before, exclude) if resume else asked_exclusions(exclude)
+    screened = prepare(data, fraction, seed, listed, kept_check(run, before, check) if resume else check)
     if keep_memory and keep_freed_memory():  # before the first tensor
         listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
-    job = _Job(Path(data), run, variant, screened, before.get("weights", str(weights)), listener)
+    job = _Job(Path(data), run, variant, screened, before.get("weights", str(weights)), listener, explain)
     return job.work(stored or recipe, {} if stored else overrides, resume)
 
 
@@ -160,23 +172,6 @@ def _check_same_weights(run: Path, stored: str, asked: str) -> None:
         raise UsageError(f"the run in {run} started from the weights {stored}, not {asked}; it keeps them")
 
 
-def _kept_exclusions(run: Path, before: dict[str, Any], asked: Any) -> Exclusions | None:
-    """A resumed run leaves out what it left out; another list is refused."""
-    stored = before.get("exclude")
-    kept = Exclusions(stored["list"], tuple(stored["paths"])) if stored else None
-    new = asked_exclusions(asked)
-    if asked is not None and (new.names if new else ()) != (kept.names if kept else ()):
-        raise UsageError(f"the run in {run} left out other pictures than {asked} names; it keeps its list")
-    return kept
-
-
-def _kept_check(run: Path, before: dict[str, Any], asked: bool) -> bool:
-    kept = bool(before.get("check", False))
-    if kept and not asked:
-        raise UsageError(f"the run in {run} was checked and left copies out, --no-check cannot change that")
-    return kept
-
-
 def _check_run_folder(run: Path, resume: bool) -> None:
     if resume and not (run / RECIPE).is_file():
         raise UsageError(f"{run} holds no run to resume, there is no {RECIPE} in it")
@@ -196,6 +191,12 @@ def _split_values(recipe: Any, overrides: dict[str, Any], stored: Recipe | None)
     return source.seed, source.val_fraction
 
 
+def _check_norm_values(variant: str, norms: Sequence[torch.nn.Module], overrides: dict[str, Any]) -> None:
+    asked = [name for name in ("norm_statistics", "norm_momentum") if overrides.get(name) is not None]
+    if asked and not norms:
+        raise UsageError(f"{variant} has no batch norm, so {asked[0]} says nothing; leave it out")
+
+
 class _Job:
     """One call of `train`, from the split to the report."""
 
@@ -207,10 +208,11 @@ class _Job:
         screened: Screened,
         weights: str,
         listener: Listener,
+        explain: bool,
     ) -> None:
         self.data, self.run, self.variant, self.listener = data, run, variant, listener
         self.screened, self.split = screened, screened.split
-        self.weights = weights
+        self.weights, self.explain = weights, explain
         self.started = time.time()
 
     def work(self, recipe: Any, overrides: dict[str, Any], resume: bool) -> TrainResult:
@@ -231,6 +233,7 @@ class _Job:
             norms[0].momentum or 0.1 if norms else None,
         )
         self.recipe, reasons = choose_recipe(recipe, facts, overrides)
+        _check_norm_values(self.variant, norms, overrides)
         if self.recipe.aux_heads and "aux_heads" not in find(self.variant).options():
             raise UsageError(f"{self.variant} has no auxiliary heads, aux_heads must be false; GoogLeNet has them")
         if self.recipe.image_size != min(preprocessing.output_size):
@@ -363,7 +366,7 @@ class _Job:
             return self._result(None, None, interrupted=True)
         return self._finish(training, evaluation)
 
-    def _info(self, metrics: dict[str, Any]) -> BundleInfo:
+    def _info(self, metrics: dict[str, Any], temperature: float = 1.0) -> BundleInfo:
         provenance = {
             "data": {"fingerprint": self.fingerprint, "name": self.data.name.encode(errors="replace").decode()},
             "recipe": asdict(self.recipe),
@@ -382,19 +385,33 @@ class _Job:
             variant=self.variant,
             classes=self.split.classes,
             preprocessing=str(self.preprocessing),
+            temperature=temperature,
             metrics=metrics,
             provenance=provenance,
             licence=f"trained from weights under {licence}" if licence else None,
         )
 
-    def _classifier(self, network: Network) -> Classifier:
-        return Classifier(self._info({}), TorchEngine(network))
+    def _classifier(self, network: Network, temperature: float = 1.0) -> Classifier:
+        return Classifier(self._info({}, temperature), TorchEngine(network))
+
+    def _calibrate(self, network: Network, raw: Evaluation) -> tuple[Calibration, Evaluation]:
+        """The temperature that validation gives, and the evaluation with it, cross-fitted: not flattered."""
+        assert raw.scores is not None
+        fitted = fit_calibration(raw.scores.logits, raw.scores.targets)
+        before, after = fitted.before, fitted.after
+        effect = (
+            f"log-loss {before['log_loss']:.3f} → {after['log_loss']:.3f}, ece {before['ece']:.3f} → {after['ece']:.3f}"
+        )
+        why = f" ({fitted.reason})" if fitted.reason else f" ({effect}, cross-fitted on validation)"
+        self.listener.say(f"temperature {fitted.temperature:.3f}{why}")
+        return fitted, held_out(self._classifier(network), raw, fitted.temperature)
 
     def _finish(self, training: Training, evaluation: Evaluation) -> TrainResult:
-        classifier = self._classifier(training.result)
+        calibration, evaluation = self._calibrate(training.result, evaluation)
+        classifier = self._classifier(training.result, calibration.temperature)
         test = evaluate_samples(classifier, self.split.test) if self.split.test else None
         metrics = {"validation": _headline(evaluation)} | ({"test": _headline(test)} if test else {})
-        save_network(self.run / BUNDLE, self._info(metrics), training.result)
+        save_network(self.run / BUNDLE, self._info(metrics, calibration.temperature), training.result)
         self.findings = _unique((*self.findings, *evaluation.findings, *(test.findings if test else ())))
         report = TrainingReport(
             model=self.variant,
@@ -409,6 +426,8 @@ class _Job:
             test=test,
             findings=self.findings,
             seconds=time.time() - self.started,
+            calibration=calibration,
+            explained=self._explained(classifier, test or evaluation),
             warnings=warning_lines(self.screened.warnings),
         )
         write_report(self.run / REPORT, report)
@@ -419,6 +438,22 @@ class _Job:
         )
         self.listener.say(f"bundle: {self.run / BUNDLE}    report: {self.run / REPORT}")
         return self._result(evaluation, test)
+
+    def _explained(self, classifier: Classifier, shown: Evaluation) -> dict[Path, str]:
+        """What spoke for the worst mistakes, in a small share of the run's time; nothing where captum is missing."""
+        if not self.explain:
+            return {}
+        start = time.time()
+        seconds = max(EXPLAIN_SECONDS, EXPLAIN_SHARE * (start - self.started))
+        try:
+            found = explain_mistakes(classifier, worst_mistakes(shown.outcomes), THUMBNAIL, seconds)
+        except UsageError as error:
+            self.listener.say(f"the report does not explain the mistakes: {error}")
+            return {}
+        if found:
+            took = time.time() - start
+            self.listener.say(f"report: {len(found)} mistakes explained in {took:.1f} s (--no-explain turns it off)")
+        return found
 
     def _command(self) -> str:
         """The command that repeats the run: the whole recipe is in the run's folder."""
