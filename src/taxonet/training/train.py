@@ -17,6 +17,8 @@ import PIL.Image
 import torch
 
 from taxonet._version import __version__
+from taxonet.checking import Issue
+from taxonet.checking.exclusion import write_exclusion_list
 from taxonet.console import Listener, Silent, Terminal
 from taxonet.data import ClassIndex, Finding, Sample
 from taxonet.errors import DataError, ImageError, UsageError
@@ -34,8 +36,16 @@ from taxonet.training.allocator import keep_freed_memory
 from taxonet.training.choose import NAMED, Facts, choose_recipe
 from taxonet.training.head import fit_head
 from taxonet.training.loop import LOG, InterruptedRun, Training, fit
-from taxonet.training.pictures import Pictures, Split, fingerprint, open_briefly, open_once, split_data
+from taxonet.training.pictures import Pictures, fingerprint, open_briefly, open_once
 from taxonet.training.recipe import Recipe, read_recipe
+from taxonet.training.screening import (
+    Screened,
+    asked_exclusions,
+    kept_check,
+    kept_exclusions,
+    prepare,
+    warning_lines,
+)
 from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.catalogue import UNKNOWN, entries
 from taxonet.weights.networks import find_pretrained, save_network, takes_size
@@ -44,6 +54,7 @@ DEFAULT_MODEL = "efficientnet_lite0"
 EXPLAIN_SECONDS, EXPLAIN_SHARE = 5.0, 0.02  # the report's explanations take at most so long, or such a share of the run
 GREY_MODES = {"L", "1", "I;16"}
 BUNDLE, REPORT, RECIPE, RUN = "model.safetensors", "report.html", "recipe.toml", "run.json"
+EXCLUDE = "exclude.txt"
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,7 @@ class TrainResult:
     test: Evaluation | None
     findings: tuple[Finding, ...]
     interrupted: bool = False
+    warnings: tuple[Issue, ...] = ()  # of the check that training makes by itself
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -69,6 +81,7 @@ class TrainResult:
             "interrupted": self.interrupted,
             **{name: part.as_dict() if part else None for name, part in parts.items()},
             "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
+            "warnings": [issue.as_dict() for issue in self.warnings],
         }
 
 
@@ -79,6 +92,8 @@ def train(
     out: str | os.PathLike[str],
     recipe: str | os.PathLike[str] | Recipe | None = None,
     weights: str | os.PathLike[str] = "auto",
+    exclude: str | os.PathLike[str] | None = None,
+    check: bool = True,
     resume: bool = False,
     keep_memory: bool = True,
     explain: bool = True,
@@ -95,7 +110,10 @@ def train(
         recipe: "finetune", "scratch", "paper", a TOML file or a `Recipe`; by default finetune where there are weights.
         weights: what to start from: "auto" (the catalogue's, where they are here), "none", a name of the catalogue
             (`densenet121.tv_in1k`), or a file: a bundle or a known checkpoint.
-        resume: go on with the run in `out`: its model, weights and recipe are used again.
+        exclude: a list of pictures to leave out, one path a line, as `CheckReport.write_exclusions` writes it.
+        check: leave copies of validation and test pictures out of training; warn of photos in two classes, of copies
+            and of classes with few pictures. It reads only files that share their size with another.
+        resume: go on with the run in `out`: its model, weights, recipe and list are used again.
         keep_memory: on Linux, let glibc keep freed memory: faster steps, more resident memory, for the whole process.
         explain: show in the report what spoke for the worst mistakes, where captum is installed.
         progress: tell a person on stderr what happens.
@@ -118,10 +136,11 @@ def train(
         _check_nothing_else_is_asked(run, stored, recipe, overrides)
         _check_same_weights(run, before.get("weights", "auto"), str(weights))
     seed, fraction = _split_values(recipe, overrides, stored)
-    split = split_data(data, fraction, seed)
+    listed = kept_exclusions(run, before, exclude) if resume else asked_exclusions(exclude)
+    screened = prepare(data, fraction, seed, listed, kept_check(run, before, check) if resume else check)
     if keep_memory and keep_freed_memory():  # before the first tensor
         listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
-    job = _Job(Path(data), run, variant, split, before.get("weights", str(weights)), listener, explain)
+    job = _Job(Path(data), run, variant, screened, before.get("weights", str(weights)), listener, explain)
     return job.work(stored or recipe, {} if stored else overrides, resume)
 
 
@@ -186,12 +205,13 @@ class _Job:
         data: Path,
         run: Path,
         variant: str,
-        split: Split,
+        screened: Screened,
         weights: str,
         listener: Listener,
         explain: bool,
     ) -> None:
-        self.data, self.run, self.variant, self.split, self.listener = data, run, variant, split, listener
+        self.data, self.run, self.variant, self.listener = data, run, variant, listener
+        self.screened, self.split = screened, screened.split
         self.weights, self.explain = weights, explain
         self.started = time.time()
 
@@ -247,6 +267,8 @@ class _Job:
         self.findings = (*self.findings, *broken_val, *broken_test)
 
     def _report_findings(self) -> None:
+        for line in self.screened.lines():
+            self.listener.say(line)
         for finding in self.findings[:20]:
             self.listener.say(f"left out: {finding.path}: {finding.reason}")
         if len(self.findings) > 20:
@@ -289,7 +311,10 @@ class _Job:
             "counts": {"train": len(train), "val": len(self.split.val), "test": len(self.split.test)},
             "validation": self.split.origin,
             "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
+            **self.screened.record(),
         }
+        if self.screened.exclude:
+            write_exclusion_list(self.run / EXCLUDE, self.screened.exclude.names)
         write_atomically(
             self.run / RUN, json.dumps(facts, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
         )
@@ -403,6 +428,7 @@ class _Job:
             seconds=time.time() - self.started,
             calibration=calibration,
             explained=self._explained(classifier, test or evaluation),
+            warnings=warning_lines(self.screened.warnings),
         )
         write_report(self.run / REPORT, report)
         low, high = evaluation.metrics.top1_ci
@@ -433,6 +459,8 @@ class _Job:
         """The command that repeats the run: the whole recipe is in the run's folder."""
         words = ["taxonet", "train", str(self.data), "--model", self.variant, "--recipe", str(self.run / RECIPE)]
         words += ["--weights", self.weights, "--out", f"{self.run}-again"]
+        words += ["--exclude", str(self.run / EXCLUDE)] if self.screened.exclude else []
+        words += [] if self.screened.checked else ["--no-check"]
         return shlex.join(words)
 
     def _result(self, evaluation: Evaluation | None, test: Evaluation | None, interrupted: bool = False) -> TrainResult:
@@ -445,6 +473,7 @@ class _Job:
             test,
             self.findings,
             interrupted,
+            self.screened.warnings,
         )
 
 
