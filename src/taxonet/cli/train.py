@@ -6,9 +6,20 @@ from typing import Any
 
 from taxonet.cli.output import print_json
 from taxonet.errors import UsageError, nearest
+from taxonet.processes import speaks
 
 INTERRUPTED = 130
-OWN = ("model", "out", "recipe", "weights", "resume", "json", "keep-memory")
+OWN = (
+    "model",
+    "out",
+    "recipe",
+    "weights",
+    "resume",
+    "json",
+    "keep-memory",
+    "keep-checkpoints",
+    "checkpoint-seconds",
+)
 
 
 def train(
@@ -21,6 +32,8 @@ def train(
     weights: str = "auto",
     resume: bool = False,
     keep_memory: bool = True,
+    keep_checkpoints: int = 2,
+    checkpoint_seconds: float = 120.0,
     json: bool = False,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -35,6 +48,10 @@ def train(
     Any value of a recipe is an option too: --optimizer, --weight-decay, --augmentation, --label-smoothing,
     --ema-decay, --schedule, …; the recipe is printed in full when a run starts, with these names. --agc 0.01 clips
     every unit's gradient to that share of its weights, for networks without norms.
+
+    Several processes: torchrun --nproc-per-node 2 -m taxonet train … . The batch is divided among them, the rest of
+    the recipe stays; torchrun gives each one thread, OMP_NUM_THREADS=8 before it gives eight. With --max-restarts a run
+    goes on by itself after a process was lost. Started so, findings leave the exit status at 0.
 
     Parameters
     ----------
@@ -53,6 +70,10 @@ def train(
         Go on with the run in the folder; its model, weights and recipe are used again.
     keep_memory
         On Linux, keep freed memory: faster steps, more resident memory.
+    keep_checkpoints
+        How many checkpoints stay in last/; a damaged one is passed over for the one before.
+    checkpoint_seconds
+        The time between checkpoints within an epoch.
     json
         One JSON document on stdout at the end.
     epochs
@@ -89,10 +110,12 @@ def train(
         weights=weights,
         resume=resume,
         keep_memory=keep_memory,
+        keep_checkpoints=keep_checkpoints,
+        checkpoint_seconds=checkpoint_seconds,
         progress=True,
         **overrides,
     )
-    if json:
+    if json and speaks():  # torchrun: one process prints
         print_json(result.as_dict())
     if result.interrupted:
         return INTERRUPTED
