@@ -16,7 +16,7 @@ KILLS = 20
 def test_twenty_kills(tmp_path):
     data = write_colours(tmp_path / "data", 16)
     words = f"train {data} --model densenet_bc_22_12 --image-size 16 --batch-size 8 --epochs 3 --lr 0.1".split()
-    words += "--dropout 0.1 --ema-decay 0.9 --optimizer adamw".split()
+    words += ["--dropout", "0.1", "--ema-decay", "0.9", "--optimizer", "adamw"]
     forks = Forks()
     try:
         whole = tmp_path / "whole"

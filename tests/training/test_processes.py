@@ -182,14 +182,11 @@ with join() as world:
 
 @needs_fork
 @pytest.mark.parametrize("count", [2, 3])
-def test_a_step_is_that_of_one_process_with_batch_norm_dropout_and_recomputation(tmp_path, count):
+def test_a_step_is_that_of_one_process_with_batch_norm_dropout_and_recomputation(forks, tmp_path, count):
     """In double precision: gradients, running statistics and dropout masks, with parts of unequal size."""
-    (tmp_path / "step.py").write_text(STEP)
-    done = launch(count, [str(tmp_path / "step.py")])
-    assert done.returncode == 0, done.stderr
-    worst = [float(line) for line in done.stdout.split()]
-    assert len(worst) == count
-    assert max(worst) < 1e-10
+    statuses, said, out = together(forks, count, [], tmp_path, FORK_FIRST=STEP)
+    assert statuses == [0] * count, said
+    assert max(float(text) for text in out) < 1e-10
 
 
 def test_dropout_and_stochastic_depth_draw_for_the_whole_batch():
@@ -302,7 +299,8 @@ def test_one_process_that_is_told_to_stop_stops_all_at_the_same_step(forks, colo
 def test_a_picture_that_goes_away_ends_all_with_its_name_and_a_checkpoint(forks, tmp_path):
     data = write_colours(tmp_path / "data", 20)
     words = train_words(data, tmp_path / "run", epochs=300)
-    processes = forks.start_together(2, words, tmp_path / "said")
+    nothing_kept = "import taxonet.training.pictures as pictures; pictures.MEMORY_SHARE = 0.0"
+    processes = forks.start_together(2, words, tmp_path / "said", FORK_FIRST=nothing_kept)
     follow(tmp_path / "said", processes, "epoch   1/300")
     for picture in (data / "red").iterdir():
         picture.write_bytes(b"")
@@ -333,7 +331,7 @@ def deadly(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     step(*arguments)
 loop._step = deadly
-sys.exit(main(sys.argv[1:]))
+sys.exit(main())
 """
 
 
@@ -357,7 +355,8 @@ def test_torchrun_starts_again_after_a_worker_was_killed_and_the_run_goes_on(for
     again = launch(2, [tmp_path / "killer.py", *words("cut")], "--max-restarts=1")
     assert again.returncode != 0  # another launch does not touch the run, not even when it is started again
     assert set(words_of([again.stderr])) == {
-        f"taxonet: the folder {tmp_path / 'cut'} is not empty; add --resume to go on with its run, or choose another --out"
+        f"taxonet: the folder {tmp_path / 'cut'} is not empty; "
+        "add --resume to go on with its run, or choose another --out"
     }
 
 

@@ -17,7 +17,7 @@ from taxonet.cli.predict import predict
 from taxonet.cli.pull import pull
 from taxonet.cli.train import train
 from taxonet.errors import TaxonetError, nearest
-from taxonet.processes import launched, speaks
+from taxonet.processes import launched, leave, speaks
 
 FINDINGS, USAGE, INTERRUPTED = 1, 2, 130
 VERBS: dict[str, Callable[..., int]] = {
@@ -47,7 +47,13 @@ for name, verb in VERBS.items():
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the entry point of the installed script."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        leave(_run(sys.argv[1:]))
+    return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    words = list(arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     _print_whatever_comes()
