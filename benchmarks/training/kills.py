@@ -137,7 +137,8 @@ def kill_and_go_on(
     process = start([*words, "--out", str(run), *seconds], said)
     victim = options.get("victim", lambda process: process.pid)
     if not kill_at(moment, run, steps_of(whole), process, lambda: victim(process)):
-        process.wait()
+        if process.wait() != 0:
+            return Kill(moment, steps_of(run), half_written(run), said.read_text(), ("it failed by itself",))
         return None
     steps, unfinished = steps_of(run), half_written(run)
     go_on = ["--resume"] if (run / "recipe.toml").exists() else []

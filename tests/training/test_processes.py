@@ -124,7 +124,7 @@ def test_networks_without_batch_norm_are_the_same_for_1_2_and_3_processes(forks,
     runs = []
     for count in (1, 2, 3):
         run = tmp_path / f"run{count}"
-        words = train_words(colours, run, model="googlenet", image_size=32, lr=0.01, batch_size=15)
+        words = train_words(colours, run, model="googlenet", image_size=32, lr=0.01, batch_size=15, epochs=1)
         statuses, said, out = together(forks, count, words, tmp_path / f"said{count}")
         assert statuses == [0] * count, said
         assert said[1:] == out[1:] == [""] * (count - 1)

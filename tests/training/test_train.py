@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.training.conftest import COLOURS, QUICK, write_colours
 
 import taxonet
 from taxonet.errors import DataError, TrainingError, UsageError
+from taxonet.evaluation import fit_calibration, fit_temperature
 from taxonet.networks import create_model
 from taxonet.training.recipe import Recipe, read_recipe
 from taxonet.weights.bundle import BundleInfo, read_info, read_tensors
@@ -81,6 +83,22 @@ def test_the_bundle_says_where_it_came_from(run):
     assert info.provenance["versions"]["taxonet"] == taxonet.__version__
     assert info.provenance["parent"] is None
     assert "center_crop(16)" in info.preprocessing
+
+
+def test_the_bundle_has_the_temperature_of_its_validation_pictures(colours, tmp_path):
+    shutil.copytree(colours, tmp_path / "data")
+    red = sorted((tmp_path / "data" / "red").iterdir())
+    for path in red[::2]:  # labels that no network can learn: some validation answers are wrong
+        path.replace(tmp_path / "data" / "blue" / f"was-{path.name}")
+    run = taxonet.train(tmp_path / "data", out=tmp_path / "run", **QUICK)
+    info, scores = read_info(run.bundle), taxonet.evaluate(run.bundle, run.run / "val.csv").scores
+    assert info.temperature == fit_temperature(scores.logits, scores.targets).value != 1.0
+    assert info.threshold is None
+    fitted = fit_calibration(scores.logits, scores.targets)
+    assert run.validation.metrics.log_loss == pytest.approx(fitted.after["log_loss"])  # not the one it was fitted on
+    assert info.metrics["validation"]["ece"] == run.validation.metrics.ece == pytest.approx(fitted.after["ece"])
+    assert run.validation.metrics.top1 == log_of(run.run)[-1]["val_top1"]
+    assert "cross-fitted" in run.report.read_text()
 
 
 def test_the_report_shows_the_run_and_loads_nothing_from_elsewhere(run):
@@ -312,6 +330,7 @@ def test_weights_of_as_many_other_classes_do_not_lend_their_classifier(run, colo
         ({"weights": "nowhere.pth"}, UsageError, "does not exist"),
         ({"recipe": "scrach"}, UsageError, "did you mean 'scratch'"),
         ({"aux_heads": True}, UsageError, "densenet_bc_22_12 has no auxiliary heads"),
+        ({"model": "vgg11", "norm_statistics": "frozen"}, UsageError, "vgg11 has no batch norm"),
         ({"augmentation": "flip | random_resize_crop(16)"}, UsageError, "did you mean 'random_resized_crop'"),
         ({"data": "nowhere"}, DataError, "does not exist"),
         ({"augmentation": "random_resized_crop(24)"}, UsageError, "24×24, image_size asks for 16×16"),

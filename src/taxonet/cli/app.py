@@ -8,8 +8,11 @@ from collections.abc import Callable, Sequence
 from cyclopts import App, CycloptsError, UnknownCommandError
 
 from taxonet._version import __version__
+from taxonet.cli.calibrate import calibrate
+from taxonet.cli.compare import compare
 from taxonet.cli.demo import demo
 from taxonet.cli.evaluate import evaluate
+from taxonet.cli.explain import explain
 from taxonet.cli.import_weights import import_weights
 from taxonet.cli.info import info
 from taxonet.cli.models import models
@@ -26,6 +29,9 @@ VERBS: dict[str, Callable[..., int]] = {
     "predict": predict,
     "train": train,
     "evaluate": evaluate,
+    "calibrate": calibrate,
+    "compare": compare,
+    "explain": explain,
     "import": import_weights,
     "pull": pull,
     "demo": demo,

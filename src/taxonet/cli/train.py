@@ -17,6 +17,7 @@ OWN = (
     "resume",
     "json",
     "keep-memory",
+    "explain",
     "keep-checkpoints",
     "checkpoint-seconds",
 )
@@ -34,6 +35,7 @@ def train(
     keep_memory: bool = True,
     keep_checkpoints: int = 2,
     checkpoint_seconds: float = 120.0,
+    explain: bool = True,
     json: bool = False,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -74,6 +76,8 @@ def train(
         How many checkpoints stay in last/; a damaged one is passed over for the one before.
     checkpoint_seconds
         The time between checkpoints within an epoch.
+    explain
+        Show in the report what spoke for the worst mistakes (Grad-CAM), where captum is installed.
     json
         One JSON document on stdout at the end.
     epochs
@@ -112,6 +116,7 @@ def train(
         keep_memory=keep_memory,
         keep_checkpoints=keep_checkpoints,
         checkpoint_seconds=checkpoint_seconds,
+        explain=explain,
         progress=True,
         **overrides,
     )
