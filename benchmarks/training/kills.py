@@ -17,11 +17,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+POLL = 0.0002  # seconds between looks: a checkpoint takes longer to write, and the run needs the core
 STEP, WRITE, START, END = "in a step", "while a checkpoint is written", "while the run starts", "while the run ends"
 
 
@@ -50,8 +52,9 @@ def moments(count: int, seed: int, seconds: Sequence[float]) -> list[Moment]:
     """Moments spread over the run and its phases, the same for a seed."""
     dice = random.Random(seed)
     fixed = [START, END, WRITE, STEP]
-    kinds = [*fixed, *(dice.choice([STEP, STEP, WRITE, WRITE, END]) for _ in range(count - len(fixed)))][:count]
-    return [Moment(kind, dice.uniform(0, 0.95), dice.randrange(400), dice.choice(seconds)) for kind in kinds]
+    kinds = [*fixed, *(dice.choice([STEP, POLL = 0.0002  # seconds between looks: a checkpoint takes longer to write, and the run needs the core
+STEP, WRITE, WRITE, END]) for _ in range(count - len(fixed)))][:count]
+    return [Moment(kind, dice.uniform(0, 0.95), dice.randrange(300), dice.choice(seconds)) for kind in kinds]
 
 
 def steps_of(run: Path) -> int:
@@ -98,6 +101,7 @@ def kill_at(moment: Moment, run: Path, steps: int, process: Any, victim: Callabl
             os.kill(pid, signal.SIGKILL)
             process.wait()
             return True
+        time.sleep(POLL)
     return False
 
 
