@@ -52,8 +52,7 @@ def moments(count: int, seed: int, seconds: Sequence[float]) -> list[Moment]:
     """Moments spread over the run and its phases, the same for a seed."""
     dice = random.Random(seed)
     fixed = [START, END, WRITE, STEP]
-    kinds = [*fixed, *(dice.choice([STEP, POLL = 0.0002  # seconds between looks: a checkpoint takes longer to write, and the run needs the core
-STEP, WRITE, WRITE, END]) for _ in range(count - len(fixed)))][:count]
+    kinds = [*fixed, *(dice.choice([STEP, STEP, WRITE, WRITE, END]) for _ in range(count - len(fixed)))][:count]
     return [Moment(kind, dice.uniform(0, 0.95), dice.randrange(300), dice.choice(seconds)) for kind in kinds]
 
 
