@@ -19,6 +19,8 @@ import PIL.Image
 import torch
 
 from taxonet._version import __version__
+from taxonet.checking import Issue
+from taxonet.checking.exclusion import write_exclusion_list
 from taxonet.console import Listener, Silent, Terminal
 from taxonet.data import ClassIndex, Finding, Sample
 from taxonet.errors import DataError, ImageError, TrainingError, UsageError
@@ -40,8 +42,16 @@ from taxonet.training.distributed import check_division, division, same_start
 from taxonet.training.head import fit_head
 from taxonet.training.loop import CHECKPOINT_SECONDS, LOG, InterruptedRun, Training, fit
 from taxonet.training.opening import RECIPE, RUN, check_nothing_else_is_asked, check_same_weights, open_run
-from taxonet.training.pictures import Pictures, Split, fingerprint, open_briefly, open_once, split_data
+from taxonet.training.pictures import Pictures, fingerprint, open_briefly, open_once
 from taxonet.training.recipe import Recipe, read_recipe
+from taxonet.training.screening import (
+    Screened,
+    asked_exclusions,
+    kept_check,
+    kept_exclusions,
+    prepare,
+    warning_lines,
+)
 from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.catalogue import UNKNOWN, entries
 from taxonet.weights.networks import find_pretrained, save_network, takes_size
@@ -50,6 +60,7 @@ DEFAULT_MODEL = "efficientnet_lite0"
 EXPLAIN_SECONDS, EXPLAIN_SHARE = 5.0, 0.02  # the report's explanations take at most so long, or such a share of the run
 GREY_MODES = {"L", "1", "I;16"}
 BUNDLE, REPORT = "model.safetensors", "report.html"
+EXCLUDE = "exclude.txt"
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,7 @@ class TrainResult:
     test: Evaluation | None
     findings: tuple[Finding, ...]
     interrupted: bool = False
+    warnings: tuple[Issue, ...] = ()  # of the check that training makes by itself
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -75,6 +87,7 @@ class TrainResult:
             "interrupted": self.interrupted,
             **{name: part.as_dict() if part else None for name, part in parts.items()},
             "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
+            "warnings": [issue.as_dict() for issue in self.warnings],
         }
 
 
@@ -85,6 +98,8 @@ def train(
     out: str | os.PathLike[str],
     recipe: str | os.PathLike[str] | Recipe | None = None,
     weights: str | os.PathLike[str] = "auto",
+    exclude: str | os.PathLike[str] | None = None,
+    check: bool = True,
     resume: bool = False,
     keep_memory: bool = True,
     keep_checkpoints: int = KEPT,
@@ -103,7 +118,10 @@ def train(
         recipe: "finetune", "scratch", "paper", a TOML file or a `Recipe`; by default finetune where there are weights.
         weights: what to start from: "auto" (the catalogue's, where they are here), "none", a name of the catalogue
             (`densenet121.tv_in1k`), or a file: a bundle or a known checkpoint.
-        resume: go on with the run in `out`: its model, weights and recipe are used again.
+        exclude: a list of pictures to leave out, one path a line, as `CheckReport.write_exclusions` writes it.
+        check: leave copies of validation and test pictures out of training; warn of photos in two classes, of copies
+            and of classes with few pictures. It reads only files that share their size with another.
+        resume: go on with the run in `out`: its model, weights, recipe and list are used again.
         keep_memory: on Linux, let glibc keep freed memory: faster steps, more resident memory, for the whole process.
         keep_checkpoints: how many checkpoints stay in last/; a damaged one is passed over for the one before.
         checkpoint_seconds: the time between checkpoints within an epoch; each epoch ends with one in any case.
@@ -132,14 +150,16 @@ def train(
             check_nothing_else_is_asked(run, stored, recipe, overrides)
             check_same_weights(run, before.get("weights", "auto"), str(weights))
         seed, fraction = _split_values(recipe, overrides, stored)
-        split = split_data(data, fraction, seed)
+        goes_on = opening.resume
+        listed = kept_exclusions(run, before, exclude) if goes_on else asked_exclusions(exclude)
+        screened = prepare(data, fraction, seed, listed, kept_check(run, before, check) if goes_on else check)
         if keep_memory and keep_freed_memory():  # before the first tensor
             listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
-        job = _Job(Path(data), run, variant, split, before.get("weights", str(weights)), listener, world)
+        job = _Job(Path(data), run, variant, screened, before.get("weights", str(weights)), listener, world)
         job.explain = explain
         job.keep_checkpoints, job.checkpoint_seconds = keep_checkpoints, checkpoint_seconds
         with _naming_the_run(run, world):
-            return job.work(stored or recipe, {} if stored else overrides, opening.resume)
+            return job.work(stored or recipe, {} if stored else overrides, goes_on)
 
 
 def _check_options(keep_checkpoints: int, checkpoint_seconds: float) -> None:
@@ -184,12 +204,13 @@ class _Job:
         data: Path,
         run: Path,
         variant: str,
-        split: Split,
+        screened: Screened,
         weights: str,
         listener: Listener,
         world: World,
     ) -> None:
-        self.data, self.run, self.variant, self.split, self.listener = data, run, variant, split, listener
+        self.data, self.run, self.variant, self.listener = data, run, variant, listener
+        self.screened, self.split = screened, screened.split
         self.weights, self.world = weights, world
         self.keep_checkpoints, self.checkpoint_seconds = KEPT, CHECKPOINT_SECONDS
         self.explain = True
@@ -252,6 +273,8 @@ class _Job:
         self.findings = (*self.findings, *broken_val, *broken_test)
 
     def _report_findings(self) -> None:
+        for line in self.screened.lines():
+            self.listener.say(line)
         for finding in self.findings[:20]:
             self.listener.say(f"left out: {finding.path}: {finding.reason}")
         if len(self.findings) > 20:
@@ -292,6 +315,8 @@ class _Job:
         for name, samples in (("train", train), ("val", self.split.val), ("test", self.split.test)):
             if samples and not (self.run / f"{name}.csv").exists():  # a kill may have come before
                 _write_table(self.run / f"{name}.csv", samples)
+        if self.screened.exclude:
+            write_exclusion_list(self.run / EXCLUDE, self.screened.exclude.names)
 
     def _write_facts(self, training_pictures: int) -> None:
         """What a run needs to go on. The recipe is the last: until it is there, the start can be made again."""
@@ -306,6 +331,7 @@ class _Job:
             "validation": self.split.origin,
             "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
             **({"launch": name} if (name := launch_name()) else {}),
+            **self.screened.record(),
         }
         write_atomically(
             self.run / RUN, json.dumps(facts, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
@@ -434,6 +460,7 @@ class _Job:
             seconds=time.time() - self.started,
             calibration=calibration,
             explained=self._explained(classifier, test or evaluation),
+            warnings=warning_lines(self.screened.warnings),
         )
         write_report(self.run / REPORT, report)
         low, high = evaluation.metrics.top1_ci
@@ -463,6 +490,8 @@ class _Job:
         """The command that repeats the run: the whole recipe is in the run's folder."""
         words = ["taxonet", "train", str(self.data), "--model", self.variant, "--recipe", str(self.run / RECIPE)]
         words += ["--weights", self.weights, "--out", f"{self.run}-again"]
+        words += ["--exclude", str(self.run / EXCLUDE)] if self.screened.exclude else []
+        words += [] if self.screened.checked else ["--no-check"]
         return shlex.join(words)
 
     def _result(self, evaluation: Evaluation | None, test: Evaluation | None, interrupted: bool = False) -> TrainResult:
@@ -475,6 +504,7 @@ class _Job:
             test,
             self.findings,
             interrupted,
+            self.screened.warnings,
         )
 
 
