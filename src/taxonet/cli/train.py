@@ -6,9 +6,23 @@ from typing import Any
 
 from taxonet.cli.output import print_json
 from taxonet.errors import UsageError, nearest
+from taxonet.processes import speaks
 
 INTERRUPTED = 130
-OWN = ("model", "out", "recipe", "weights", "exclude", "check", "resume", "json", "keep-memory", "explain")
+OWN = (
+    "model",
+    "out",
+    "recipe",
+    "weights",
+    "resume",
+    "json",
+    "keep-memory",
+    "explain",
+    "exclude",
+    "check",
+    "keep-checkpoints",
+    "checkpoint-seconds",
+)
 
 
 def train(
@@ -23,6 +37,8 @@ def train(
     check: bool = True,
     resume: bool = False,
     keep_memory: bool = True,
+    keep_checkpoints: int = 2,
+    checkpoint_seconds: float = 120.0,
     explain: bool = True,
     json: bool = False,
     epochs: int | None = None,
@@ -38,6 +54,10 @@ def train(
     Any value of a recipe is an option too: --optimizer, --weight-decay, --augmentation, --label-smoothing,
     --ema-decay, --schedule, …; the recipe is printed in full when a run starts, with these names. --agc 0.01 clips
     every unit's gradient to that share of its weights, for networks without norms.
+
+    Several processes: torchrun --nproc-per-node 2 -m taxonet train … . The batch is divided among them, the rest of
+    the recipe stays; torchrun gives each one thread, OMP_NUM_THREADS=8 before it gives eight. With --max-restarts a run
+    goes on by itself after a process was lost. Started so, findings leave the exit status at 0.
 
     Parameters
     ----------
@@ -60,6 +80,10 @@ def train(
         Go on with the run in the folder; its model, weights, recipe and list are used again.
     keep_memory
         On Linux, keep freed memory: faster steps, more resident memory.
+    keep_checkpoints
+        How many checkpoints stay in last/; a damaged one is passed over for the one before.
+    checkpoint_seconds
+        The time between checkpoints within an epoch.
     explain
         Show in the report what spoke for the worst mistakes (Grad-CAM), where captum is installed.
     json
@@ -100,11 +124,13 @@ def train(
         check=check,
         resume=resume,
         keep_memory=keep_memory,
+        keep_checkpoints=keep_checkpoints,
+        checkpoint_seconds=checkpoint_seconds,
         explain=explain,
         progress=True,
         **overrides,
     )
-    if json:
+    if json and speaks():  # torchrun: one process prints
         print_json(result.as_dict())
     if result.interrupted:
         return INTERRUPTED

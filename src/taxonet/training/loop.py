@@ -2,11 +2,13 @@
 stopped anywhere goes on as if it had never been stopped."""
 
 import json
+import math
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -20,20 +22,22 @@ from torch import Tensor, nn
 
 from taxonet.console import Listener
 from taxonet.data import Sample, read_ahead
-from taxonet.errors import BundleError, TrainingError
+from taxonet.errors import BundleError, DataError, ImageError, TaxonetError, TrainingError
 from taxonet.evaluation import Evaluation, evaluate_samples
 from taxonet.files import write_atomically
 from taxonet.images import Augmentation, Preprocessing
 from taxonet.inference import Classifier
 from taxonet.networks.layers import Network, batch_norms
-from taxonet.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from taxonet.processes import PeerLostError, World, launched
+from taxonet.training.checkpoint import KEPT, Position, apply_checkpoint, read_newest, save_checkpoint
+from taxonet.training.distributed import WholeBatch, add_up_gradients, share_norms
 from taxonet.training.ema import MovingAverage
 from taxonet.training.optimizers import clip_adaptively, make_optimizer
 from taxonet.training.pictures import Pictures
 from taxonet.training.recipe import Recipe
 from taxonet.training.schedule import learning_rate
 
-CHECKPOINT_SECONDS = 120.0  # at most so much work is lost to a power cut
+CHECKPOINT_SECONDS = 120.0  # at most so much work is lost to a power cut or a process that dies
 LOG = "log.jsonl"
 
 
@@ -57,8 +61,14 @@ class Training:
     classifier: Callable[[Network], Classifier]
     position: Position = field(default_factory=Position)
     average: MovingAverage | None = None
+    world: World = field(default_factory=World)
+    keep_checkpoints: int = KEPT
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     def __post_init__(self) -> None:
+        self.network.to(self.world.device)
+        if self.recipe.sync_norm:
+            share_norms(self.network, self.world)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.recipe.ema_decay:
             self.average = MovingAverage(self.network, self.recipe.ema_decay)
@@ -76,16 +86,18 @@ class Training:
         return self.average.network if self.average else self.network
 
     def restore(self) -> bool:
-        """Go to where the run stopped; False if it has no checkpoint."""
-        position = load_checkpoint(self.run, self.networks, self.optimizer, self.key)
-        if position is not None:
-            self.position = position
-        _truncate_log(self.run / LOG, self.position.epoch)
-        return position is not None
+        """Go to where the run stopped; False if it has no checkpoint. The first process reads, all get what it read."""
+        data = self.world.from_first(lambda: read_newest(self.run, self.key, self.listener.say))
+        if data:
+            self.position = apply_checkpoint(data, self.networks, self.optimizer)
+        if self.world.first:
+            _truncate_log(self.run / LOG, self.position.epoch)
+        return bool(data)
 
     def save(self) -> None:
-        """Write the checkpoint."""
-        save_checkpoint(self.run, self.position, self.networks, self.optimizer, self.key)
+        """Write the checkpoint, which is the first process's work."""
+        if self.world.first:
+            save_checkpoint(self.run, self.position, self.networks, self.optimizer, self.key, self.keep_checkpoints)
 
 
 def fit(training: Training) -> Evaluation:
@@ -99,7 +111,7 @@ def fit(training: Training) -> Evaluation:
         while training.position.epoch < training.recipe.epochs:
             _train_epoch(training, stopped)
             evaluation = _finish_epoch(training)
-    return evaluation or evaluate_samples(training.classifier(training.result), training.val)
+    return evaluation or evaluate_samples(training.classifier(training.result), training.val, world=training.world)
 
 
 @contextmanager
@@ -111,7 +123,7 @@ def _stop_signals() -> Iterator[threading.Event]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if stopped.is_set():
+        if stopped.is_set() and not launched():  # torchrun passes a signal on that the terminal has sent already
             raise KeyboardInterrupt
         stopped.set()
 
@@ -120,7 +132,7 @@ def _stop_signals() -> Iterator[threading.Event]:
         yield stopped
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if stopped.is_set() and launched() else handler)
 
 
 def _batches(count: int, recipe: Recipe, epoch: int) -> list[NDArray[np.int64]]:
@@ -137,23 +149,38 @@ def _train_epoch(training: Training, stopped: threading.Event) -> None:
     training.listener.start(title, len(batches))
     saved = started = time.monotonic()
     pending = batches[position.step :]
-    items = ((position.epoch, int(i)) for batch in pending for i in batch)
+    bounds = [training.world.bounds(len(batch)) for batch in pending]
+    parts = [batch[start:stop] for batch, (start, stop) in zip(pending, bounds, strict=True)]
+    items = ((position.epoch, int(i)) for part in parts for i in part)
     pixels = read_ahead(lambda item: _augmented(training, *item), items, ahead=4 * recipe.batch_size)
-    for batch in pending:
-        images = np.stack([next(pixels) for _ in batch])
-        labels = torch.tensor([training.train[i][1] for i in batch])
-        _step(training, torch.from_numpy(training.preprocessing.normalized(images)), labels, len(batches))
+    for batch, part, (start, stop) in zip(pending, parts, bounds, strict=True):
+        images = _read(training, pixels, len(part))
+        labels = torch.tensor([training.train[i][1] for i in part])
+        with WholeBatch(start, stop, len(batch)) if training.world.size > 1 else nullcontext():
+            _step(training, torch.from_numpy(training.preprocessing.normalized(images)), labels, len(batches))
         now = time.monotonic()
         position.seconds, started = position.seconds + now - started, now
         training.listener.advance(position.step, _progress_note(position))
-        if stopped.is_set():
+        if training.world.any(stopped.is_set()):
             pixels.close()  # type: ignore[attr-defined]
-            training.save()
+            training.world.agreed(training.save)
             raise InterruptedRun
-        if now - saved > CHECKPOINT_SECONDS:
+        if now - saved > training.checkpoint_seconds:
             training.save()
             saved = now
     training.listener.finish()
+
+
+def _read(training: Training, pixels: Iterator[NDArray[np.uint8]], count: int) -> NDArray[np.uint8]:
+    """The next pictures of this process, (count, H, W, C); where one cannot be read any more, the checkpoint is written
+    before all processes stop."""
+    try:
+        return training.world.agreed(lambda: np.stack([next(pixels) for _ in range(count)]))
+    except PeerLostError:
+        raise  # the steps of the others are unknown
+    except TaxonetError:
+        training.save()
+        raise
 
 
 def _progress_note(position: Position) -> str:
@@ -163,7 +190,12 @@ def _progress_note(position: Position) -> str:
 
 def _augmented(training: Training, epoch: int, place: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng([training.recipe.seed, epoch, place, 2])
-    return training.augment(training.pictures.open(training.train[place][0].path), rng)
+    path = training.train[place][0].path
+    try:
+        picture = training.pictures.open(path)
+    except ImageError as error:
+        raise DataError(f"{path} could be read when the run began, and now cannot: {error}") from error
+    return training.augment(picture, rng)
 
 
 def set_training_mode(network: Network, recipe: Recipe) -> None:
@@ -181,17 +213,25 @@ def _step(training: Training, images: Tensor, labels: Tensor, steps: int) -> Non
     rate = learning_rate(recipe, position.epoch + position.step / steps)
     for group in training.optimizer.param_groups:
         group["lr"] = rate
-    images = images.contiguous(memory_format=torch.channels_last)
+    world = training.world
+    images = images.to(world.device).contiguous(memory_format=torch.channels_last)
+    labels = labels.to(world.device)
     logits, auxiliary = training.network.forward_with_auxiliary(images)
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     total = loss  # the log keeps the loss of the logits alone, which validation has too
     for other in auxiliary:
         weight = training.network.auxiliary_weight
         total = total + weight * F.cross_entropy(other, labels, label_smoothing=recipe.label_smoothing)
-    if not torch.isfinite(total):
-        raise _diverged(training, f"the loss is {total.item()}")
+    n = len(labels)
+    figures = (total.item() * n, loss.item() * n, float((logits.argmax(1) == labels).sum()), float(n))
+    total_sum, loss_sum, right, count = world.sums(figures)
+    if not math.isfinite(total_sum):
+        raise _diverged(training, f"the loss is {total_sum / count}")
+    share = n / count  # 1 where there is one process: the loss is the mean over the global batch
     training.optimizer.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
+    (total * share if world.size > 1 else total).backward()  # type: ignore[no-untyped-call]
+    own_statistics = not recipe.sync_norm and recipe.norm_statistics == "train"
+    add_up_gradients(training.network, world, share, norms_differ=own_statistics)
     if recipe.agc:
         clip_adaptively(training.network, recipe.agc)
     training.optimizer.step()
@@ -199,9 +239,9 @@ def _step(training: Training, images: Tensor, labels: Tensor, steps: int) -> Non
     position.steps_in_all += 1
     if training.average:
         training.average.update(training.network, position.steps_in_all)
-    position.loss_sum += loss.item() * len(labels)
-    position.right += int((logits.argmax(1) == labels).sum())
-    position.seen += len(labels)
+    position.loss_sum += loss_sum
+    position.right += int(right)
+    position.seen += int(count)
 
 
 def _diverged(training: Training, what: str) -> TrainingError:
@@ -216,13 +256,18 @@ def _finish_epoch(training: Training) -> Evaluation:
     training.listener.start(f"validation {position.epoch + 1}/{training.recipe.epochs}", len(training.val))
     classifier = training.classifier(training.result)
     try:
-        evaluation = evaluate_samples(classifier, training.val, lambda done, _: training.listener.advance(done))
+        evaluation = evaluate_samples(
+            classifier, training.val, lambda done, _: training.listener.advance(done), world=training.world
+        )
     except BundleError as error:  # weights that are finite but huge
         raise _diverged(training, str(error)) from error
     training.listener.finish()
     line = _log_line(training, evaluation)
-    with (training.run / LOG).open("a", encoding="utf-8") as log:
-        log.write(json.dumps(line) + "\n")
+    if training.world.first:
+        with (training.run / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+            os.fsync(log.fileno())  # before the checkpoint that counts this epoch
     training.position = Position(epoch=position.epoch + 1, steps_in_all=position.steps_in_all)
     training.save()
     training.listener.say(

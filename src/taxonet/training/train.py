@@ -2,12 +2,14 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
 import platform
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from taxonet.checking import Issue
 from taxonet.checking.exclusion import write_exclusion_list
 from taxonet.console import Listener, Silent, Terminal
 from taxonet.data import ClassIndex, Finding, Sample
-from taxonet.errors import DataError, ImageError, UsageError
+from taxonet.errors import DataError, ImageError, TrainingError, UsageError
 from taxonet.evaluation import Calibration, Evaluation, evaluate_samples, fit_calibration
 from taxonet.evaluation.calibrate import held_out
 from taxonet.evaluation.overlay import explain_mistakes
@@ -32,10 +34,14 @@ from taxonet.inference import Classifier
 from taxonet.inference.engines import TorchEngine
 from taxonet.networks.layers import Network, batch_norms
 from taxonet.networks.registry import create_model, find
+from taxonet.processes import PeerLostError, World, join, launch_name
 from taxonet.training.allocator import keep_freed_memory
-from taxonet.training.choose import NAMED, Facts, choose_recipe
+from taxonet.training.checkpoint import KEPT, checkpoints
+from taxonet.training.choose import Facts, choose_recipe
+from taxonet.training.distributed import check_division, division, same_start
 from taxonet.training.head import fit_head
-from taxonet.training.loop import LOG, InterruptedRun, Training, fit
+from taxonet.training.loop import CHECKPOINT_SECONDS, LOG, InterruptedRun, Training, fit
+from taxonet.training.opening import RECIPE, RUN, check_nothing_else_is_asked, check_same_weights, open_run
 from taxonet.training.pictures import Pictures, fingerprint, open_briefly, open_once
 from taxonet.training.recipe import Recipe, read_recipe
 from taxonet.training.screening import (
@@ -53,7 +59,7 @@ from taxonet.weights.networks import find_pretrained, save_network, takes_size
 DEFAULT_MODEL = "efficientnet_lite0"
 EXPLAIN_SECONDS, EXPLAIN_SHARE = 5.0, 0.02  # the report's explanations take at most so long, or such a share of the run
 GREY_MODES = {"L", "1", "I;16"}
-BUNDLE, REPORT, RECIPE, RUN = "model.safetensors", "report.html", "recipe.toml", "run.json"
+BUNDLE, REPORT = "model.safetensors", "report.html"
 EXCLUDE = "exclude.txt"
 
 
@@ -96,6 +102,8 @@ def train(
     check: bool = True,
     resume: bool = False,
     keep_memory: bool = True,
+    keep_checkpoints: int = KEPT,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     explain: bool = True,
     progress: bool = False,
     **overrides: Any,
@@ -115,70 +123,61 @@ def train(
             and of classes with few pictures. It reads only files that share their size with another.
         resume: go on with the run in `out`: its model, weights, recipe and list are used again.
         keep_memory: on Linux, let glibc keep freed memory: faster steps, more resident memory, for the whole process.
+        keep_checkpoints: how many checkpoints stay in last/; a damaged one is passed over for the one before.
+        checkpoint_seconds: the time between checkpoints within an epoch; each epoch ends with one in any case.
         explain: show in the report what spoke for the worst mistakes, where captum is installed.
         progress: tell a person on stderr what happens.
         **overrides: values of the recipe (`epochs=5`, `lr=0.01`, `seed=1`, …).
+
+    Started by `torchrun`, the processes divide each batch of the recipe and the pictures of the evaluation; the first
+    one writes and prints, every one returns the result.
 
     Raises:
         UsageError: a wrong name or value, or `out` holds a run and `resume` is False.
         DataError: the data cannot be used.
         BundleError: the weights do not fit the network.
     """
-    listener: Listener = Terminal() if progress else Silent()
+    _check_options(keep_checkpoints, checkpoint_seconds)
     run = Path(out)
-    _check_run_folder(run, resume)
-    before = _stored_run(run) if resume else {}
-    variant = find(before.get("model", model or DEFAULT_MODEL)).name
-    if resume and model is not None and find(model).name != variant:
-        raise UsageError(f"the run in {run} trains {variant}, not {model}")
-    stored = read_recipe(run / RECIPE) if resume else None
-    if stored is not None:
-        _check_nothing_else_is_asked(run, stored, recipe, overrides)
-        _check_same_weights(run, before.get("weights", "auto"), str(weights))
-    seed, fraction = _split_values(recipe, overrides, stored)
-    listed = kept_exclusions(run, before, exclude) if resume else asked_exclusions(exclude)
-    screened = prepare(data, fraction, seed, listed, kept_check(run, before, check) if resume else check)
-    if keep_memory and keep_freed_memory():  # before the first tensor
-        listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
-    job = _Job(Path(data), run, variant, screened, before.get("weights", str(weights)), listener, explain)
-    return job.work(stored or recipe, {} if stored else overrides, resume)
+    with join() as world:
+        listener: Listener = Terminal() if progress and world.first else Silent()
+        opening = open_run(run, resume, world, listener.say)
+        before, stored = opening.facts, opening.recipe
+        variant = find(before.get("model", model or DEFAULT_MODEL)).name
+        if opening.resume and model is not None and find(model).name != variant:
+            raise UsageError(f"the run in {run} trains {variant}, not {model}")
+        if stored is not None:
+            check_nothing_else_is_asked(run, stored, recipe, overrides)
+            check_same_weights(run, before.get("weights", "auto"), str(weights))
+        seed, fraction = _split_values(recipe, overrides, stored)
+        goes_on = opening.resume
+        listed = kept_exclusions(run, before, exclude) if goes_on else asked_exclusions(exclude)
+        screened = prepare(data, fraction, seed, listed, kept_check(run, before, check) if goes_on else check)
+        if keep_memory and keep_freed_memory():  # before the first tensor
+            listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
+        job = _Job(Path(data), run, variant, screened, before.get("weights", str(weights)), listener, world)
+        job.explain = explain
+        job.keep_checkpoints, job.checkpoint_seconds = keep_checkpoints, checkpoint_seconds
+        with _naming_the_run(run, world):
+            return job.work(stored or recipe, {} if stored else overrides, goes_on)
 
 
-def _stored_run(run: Path) -> dict[str, Any]:
+def _check_options(keep_checkpoints: int, checkpoint_seconds: float) -> None:
+    if keep_checkpoints < 1:
+        raise UsageError(f"keep_checkpoints is {keep_checkpoints}, it must be at least 1")
+    if checkpoint_seconds < 0:
+        raise UsageError(f"checkpoint_seconds is {checkpoint_seconds:g}, it must be at least 0")
+
+
+@contextmanager
+def _naming_the_run(run: Path, world: World) -> Iterator[None]:
     try:
-        stored: dict[str, Any] = json.loads((run / RUN).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{run} holds no run to resume: {error}") from error
-    return stored
-
-
-def _check_nothing_else_is_asked(run: Path, stored: Recipe, recipe: Any, overrides: dict[str, Any]) -> None:
-    """A resumed run keeps its recipe: a value that would be ignored is refused."""
-    asked = {name: value for name, value in overrides.items() if value is not None}
-    stored.with_values(asked)  # an unknown name is refused first
-    if isinstance(recipe, Recipe):
-        asked = asdict(recipe) | asked
-    elif recipe in NAMED:
-        asked["name"] = recipe
-    elif recipe is not None:
-        asked = asdict(read_recipe(Path(recipe))) | asked
-    for name, value in asked.items():
-        if getattr(stored, name) != value:
-            raise UsageError(f"the run in {run} has {name} {getattr(stored, name)}, not {value}; it keeps its recipe")
-
-
-def _check_same_weights(run: Path, stored: str, asked: str) -> None:
-    if asked not in ("auto", stored):
-        raise UsageError(f"the run in {run} started from the weights {stored}, not {asked}; it keeps them")
-
-
-def _check_run_folder(run: Path, resume: bool) -> None:
-    if resume and not (run / RECIPE).is_file():
-        raise UsageError(f"{run} holds no run to resume, there is no {RECIPE} in it")
-    if not resume and run.is_dir() and any(run.iterdir()):
-        raise UsageError(f"the folder {run} is not empty; add --resume to go on with its run, or choose another --out")
-    if run.exists() and not run.is_dir():
-        raise UsageError(f"{run} is a file, --out must be a folder")
+        yield
+    except PeerLostError as error:
+        raise TrainingError(
+            f"one of the {world.size} processes was killed or lost, so the run in {run} has stopped; "
+            "the same command with --resume goes on from its last checkpoint"
+        ) from error
 
 
 def _split_values(recipe: Any, overrides: dict[str, Any], stored: Recipe | None) -> tuple[int, float]:
@@ -208,11 +207,13 @@ class _Job:
         screened: Screened,
         weights: str,
         listener: Listener,
-        explain: bool,
+        world: World,
     ) -> None:
         self.data, self.run, self.variant, self.listener = data, run, variant, listener
         self.screened, self.split = screened, screened.split
-        self.weights, self.explain = weights, explain
+        self.weights, self.world = weights, world
+        self.keep_checkpoints, self.checkpoint_seconds = KEPT, CHECKPOINT_SECONDS
+        self.explain = True
         self.started = time.time()
 
     def work(self, recipe: Any, overrides: dict[str, Any], resume: bool) -> TrainResult:
@@ -242,12 +243,17 @@ class _Job:
         _check_size(plain, self.variant, self.channels, preprocessing.output_size)
         _check_augmentation(self.recipe.augmentation, preprocessing.output_size)
         self._announce(reasons, resume)
-        train, pictures, findings = open_once(self.split.train, self.recipe.image_size, self.channels, self.listener)
+        train, pictures, findings = open_once(
+            self.split.train, self.recipe.image_size, self.channels, self.listener, self.world
+        )
         self.findings = (*self.split.findings, *findings)
         self._check_classes(train, findings)
         self._leave_out_unreadable(pictures)
         self._report_findings()
-        self._record(train, resume)
+        if self.world.size > 1:
+            check_division(plain, self.recipe, len(train), self.world)
+        self._identify(train)
+        self.world.agreed(lambda: self._record(train, resume))
         return self._fit(train, pictures, resume)
 
     def _check_classes(self, train: Sequence[Sample], findings: Sequence[Finding]) -> None:
@@ -259,8 +265,8 @@ class _Job:
 
     def _leave_out_unreadable(self, pictures: Pictures) -> None:
         """Validation and test pictures that cannot be read are known before the first epoch, not after it."""
-        val, broken_val = open_briefly(self.split.val, pictures, self.listener)
-        test, broken_test = open_briefly(self.split.test, pictures, self.listener)
+        val, broken_val = open_briefly(self.split.val, pictures, self.listener, self.world)
+        test, broken_test = open_briefly(self.split.test, pictures, self.listener, self.world)
         if not val:
             raise DataError(f"no validation picture can be read, the first: {broken_val[0].reason}")
         self.split = replace(self.split, val=val, test=test)
@@ -284,23 +290,36 @@ class _Job:
         say(f"start: {start}; preprocessing: {self.preprocessing}")
         if self.channels == 1:
             say("the pictures are grey: the network gets one channel")
+        if self.world.size > 1:
+            say(division(self.recipe, self.world))
         say("recipe (of the run that goes on):" if resume else "recipe:")
         for name, value in asdict(self.recipe).items():
             shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
             say(f"  {name:<20} {shown}" + (f"    ({reasons[name]})" if name in reasons else ""))
 
-    def _record(self, train: Sequence[Sample], resume: bool) -> None:
+    def _identify(self, train: Sequence[Sample]) -> None:
         self.fingerprint = fingerprint([*train, *self.split.val], self.data)
         identity = json.dumps(
             [self.variant, self.recipe.to_toml(), self.fingerprint, self.split.classes, str(self.preprocessing)]
         )
         self.key = hashlib.sha256(identity.encode()).hexdigest()
-        if resume:
+        if len(set(self.world.gather(self.key.encode()))) > 1:
+            raise DataError(f"the processes do not see the same pictures in {self.data}")
+
+    def _record(self, train: Sequence[Sample], resume: bool) -> None:
+        if not self.world.first:
             return
-        self.run.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            self.run.mkdir(parents=True, exist_ok=True)
+            self._write_facts(len(train))
         for name, samples in (("train", train), ("val", self.split.val), ("test", self.split.test)):
-            if samples:
+            if samples and not (self.run / f"{name}.csv").exists():  # a kill may have come before
                 _write_table(self.run / f"{name}.csv", samples)
+        if self.screened.exclude:
+            write_exclusion_list(self.run / EXCLUDE, self.screened.exclude.names)
+
+    def _write_facts(self, training_pictures: int) -> None:
+        """What a run needs to go on. The recipe is the last: until it is there, the start can be made again."""
         facts = {
             "source": str(self.data.absolute()),
             "fingerprint": self.fingerprint,
@@ -308,17 +327,16 @@ class _Job:
             "weights": self.weights,
             "preprocessing": str(self.preprocessing),
             "classes": self.split.classes,
-            "counts": {"train": len(train), "val": len(self.split.val), "test": len(self.split.test)},
+            "counts": {"train": training_pictures, "val": len(self.split.val), "test": len(self.split.test)},
             "validation": self.split.origin,
             "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
+            **({"launch": name} if (name := launch_name()) else {}),
             **self.screened.record(),
         }
-        if self.screened.exclude:
-            write_exclusion_list(self.run / EXCLUDE, self.screened.exclude.names)
         write_atomically(
             self.run / RUN, json.dumps(facts, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
         )
-        write_atomically(self.run / RECIPE, self.recipe.to_toml().encode())  # last: with it the run can be resumed
+        write_atomically(self.run / RECIPE, self.recipe.to_toml().encode())
 
     def _network(self, items: Sequence[tuple[Path, int]], pictures: Pictures, resume: bool) -> Network:
         torch.manual_seed(self.recipe.seed)
@@ -334,14 +352,17 @@ class _Job:
         if self.pretrained is not None:
             whole = self.pretrained.load_into(network, self.split.classes)
             if self.recipe.head_first and not whole and not resume:
-                accuracy = fit_head(network, self.preprocessing, pictures, items, self.recipe.seed, self.listener)
+                accuracy = fit_head(
+                    network, self.preprocessing, pictures, items, self.recipe.seed, self.listener, self.world
+                )
                 self.listener.say(f"head: logistic regression on the frozen features, training top-1 {accuracy:.3f}")
+        same_start(network, self.world)
         return network
 
     def _fit(self, train: Sequence[Sample], pictures: Pictures, resume: bool) -> TrainResult:
         index = ClassIndex(self.split.classes)
         labels = [index[sample.label] for sample in train]
-        at_checkpoint = resume and (self.run / "last" / "checkpoint.safetensors").exists()
+        at_checkpoint = resume and self.world.any(self.world.first and bool(checkpoints(self.run)))
         items = [(sample.path, label) for sample, label in zip(train, labels, strict=True)]
         training = Training(
             run=self.run,
@@ -354,10 +375,12 @@ class _Job:
             key=self.key,
             listener=self.listener,
             classifier=self._classifier,
+            world=self.world,
+            keep_checkpoints=self.keep_checkpoints,
+            checkpoint_seconds=self.checkpoint_seconds,
         )
         if resume:
-            training.restore()
-            self.listener.say(f"going on after epoch {training.position.epoch}, step {training.position.step}")
+            self.listener.say(_where(training) if training.restore() else "no checkpoint yet: the run begins again")
         try:
             evaluation = fit(training)
         except InterruptedRun:
@@ -409,10 +432,19 @@ class _Job:
     def _finish(self, training: Training, evaluation: Evaluation) -> TrainResult:
         calibration, evaluation = self._calibrate(training.result, evaluation)
         classifier = self._classifier(training.result, calibration.temperature)
-        test = evaluate_samples(classifier, self.split.test) if self.split.test else None
+        test = evaluate_samples(classifier, self.split.test, world=self.world) if self.split.test else None
+        self.findings = _unique((*self.findings, *evaluation.findings, *(test.findings if test else ())))
+        if self.world.first:
+            self._write_results(training, calibration, evaluation, test)
+        self.world.gather(b"")  # the others wait: a process that has gone is a process that was lost
+        return self._result(evaluation, test)
+
+    def _write_results(
+        self, training: Training, calibration: Calibration, evaluation: Evaluation, test: Evaluation | None
+    ) -> None:
         metrics = {"validation": _headline(evaluation)} | ({"test": _headline(test)} if test else {})
         save_network(self.run / BUNDLE, self._info(metrics, calibration.temperature), training.result)
-        self.findings = _unique((*self.findings, *evaluation.findings, *(test.findings if test else ())))
+        classifier = self._classifier(training.result, calibration.temperature)
         report = TrainingReport(
             model=self.variant,
             source=str(self.data),
@@ -437,7 +469,6 @@ class _Job:
             f"{evaluation.metrics.n} pictures)" + (f", test top-1 {test.metrics.top1:.3f}" if test else "")
         )
         self.listener.say(f"bundle: {self.run / BUNDLE}    report: {self.run / REPORT}")
-        return self._result(evaluation, test)
 
     def _explained(self, classifier: Classifier, shown: Evaluation) -> dict[Path, str]:
         """What spoke for the worst mistakes, in a small share of the run's time; nothing where captum is missing."""
@@ -524,7 +555,17 @@ def _unique(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 def _write_table(path: Path, samples: Sequence[Sample]) -> None:
     """A CSV that `taxonet evaluate` reads; absolute paths, so that the run's folder may move."""
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
+    with io.StringIO(newline="") as text:
+        writer = csv.writer(text)
         writer.writerow(["path", "label"])
         writer.writerows([str(sample.path.absolute()), sample.label] for sample in samples)
+        write_atomically(path, text.getvalue().encode(errors="surrogateescape"))
+
+
+def _where(training: Training) -> str:
+    """Where a resumed run goes on."""
+    position, recipe = training.position, training.recipe
+    if position.epoch == recipe.epochs:
+        return f"going on at the end: all {recipe.epochs} epochs are done, the bundle and the report are written"
+    steps = -(-len(training.train) // recipe.batch_size)
+    return f"going on in epoch {position.epoch + 1} of {recipe.epochs}, after {position.step} of its {steps} steps"
