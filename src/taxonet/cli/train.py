@@ -8,7 +8,7 @@ from taxonet.cli.output import print_json
 from taxonet.errors import UsageError, nearest
 
 INTERRUPTED = 130
-OWN = ("model", "out", "recipe", "weights", "resume", "json", "keep-memory")
+OWN = ("model", "out", "recipe", "weights", "resume", "json", "keep-memory", "log")
 
 
 def train(
@@ -21,6 +21,7 @@ def train(
     weights: str = "auto",
     resume: bool = False,
     keep_memory: bool = True,
+    log: str = "",
     json: bool = False,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -33,8 +34,14 @@ def train(
     """Train a network on a folder of pictures; the run's folder gets a bundle and a report.
 
     Any value of a recipe is an option too: --optimizer, --weight-decay, --augmentation, --label-smoothing,
-    --ema-decay, --schedule, …; the recipe is printed in full when a run starts, with these names. --agc 0.01 clips
-    every unit's gradient to that share of its weights, for networks without norms.
+    --ema-decay, --schedule, …; the recipe is printed in full when a run starts, with these names.
+
+    Regularise: --mixup 0.2, --cutmix 1.0 (α), --stochastic-depth 0.2, --augmentation "… | rand_augment(2, 9)".
+    Gradients: --clip-norm 1.0, --agc 0.01 (every unit's to that share of its weights, for networks without norms),
+    --accumulate 4 (a step takes 4 batches). Classes of unequal size: --balance auto|none|sampling|loss.
+    Stop when the validation loss has not fallen for 5 epochs, and keep the best: --patience 5.
+    Learn from a larger model: --teacher BUNDLE|NAME, --distill-weight 0.5, --distill-temperature 4.
+    Speed: --precision auto|float32|bfloat16, --channels-last false, --compile true.
 
     Parameters
     ----------
@@ -45,7 +52,8 @@ def train(
     out
         The run's folder.
     recipe
-        finetune, scratch, paper, or a TOML file; by default finetune where there are weights, else scratch.
+        finetune, scratch, paper, features (the classifier alone on the frozen network: seconds instead of minutes), or
+        a TOML file; by default finetune where there are weights, else scratch.
     weights
         What to start from: auto (what is installed or pulled), none, weights of `taxonet pull --list`, which are
         brought where they are not here, or a file: a bundle or a checkpoint of torchvision, timm or another library.
@@ -53,6 +61,8 @@ def train(
         Go on with the run in the folder; its model, weights and recipe are used again.
     keep_memory
         On Linux, keep freed memory: faster steps, more resident memory.
+    log
+        Where figures go besides log.jsonl: tensorboard, mlflow, or both with a comma between.
     json
         One JSON document on stdout at the end.
     epochs
@@ -89,6 +99,7 @@ def train(
         weights=weights,
         resume=resume,
         keep_memory=keep_memory,
+        log=log,
         progress=True,
         **overrides,
     )

@@ -29,10 +29,16 @@ from taxonet.inference.engines import TorchEngine
 from taxonet.networks.layers import Network, batch_norms
 from taxonet.networks.registry import create_model, find
 from taxonet.training.allocator import keep_freed_memory
-from taxonet.training.choose import NAMED, Facts, choose_recipe
-from taxonet.training.head import fit_head
+from taxonet.training.balance import weights_of
+from taxonet.training.choose import NAMED, Facts, choose_recipe, has_stochastic_depth, told
+from taxonet.training.distillation import Teacher
+from taxonet.training.estimate import estimate
+from taxonet.training.features import extract, fit_frozen
+from taxonet.training.head import choose_pictures, fit_head
+from taxonet.training.loggers import close_all, open_loggers
 from taxonet.training.loop import LOG, InterruptedRun, Training, fit
-from taxonet.training.pictures import Pictures, Split, fingerprint, open_briefly, open_once, split_data
+from taxonet.training.pictures import Pictures, Split, counted, fingerprint, open_briefly, open_once, split_data
+from taxonet.training.precision import measure_precision
 from taxonet.training.recipe import Recipe, read_recipe
 from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.catalogue import UNKNOWN, entries
@@ -78,6 +84,7 @@ def train(
     weights: str | os.PathLike[str] = "auto",
     resume: bool = False,
     keep_memory: bool = True,
+    log: str = "",
     progress: bool = False,
     **overrides: Any,
 ) -> TrainResult:
@@ -88,11 +95,13 @@ def train(
             Without validation pictures a stratified seeded part of the training pictures is held out.
         model: the network's name; efficientnet_lite0 where nothing is said.
         out: the run's folder: recipe.toml, log.jsonl, last/, model.safetensors, report.html.
-        recipe: "finetune", "scratch", "paper", a TOML file or a `Recipe`; by default finetune where there are weights.
+        recipe: "finetune", "scratch", "paper", "features" (the classifier alone, on features of the frozen network: the
+            fast path for small sets), a TOML file or a `Recipe`; by default finetune where there are weights.
         weights: what to start from: "auto" (the catalogue's, where they are here), "none", a name of the catalogue
             (`densenet121.tv_in1k`), or a file: a bundle or a known checkpoint.
         resume: go on with the run in `out`: its model, weights and recipe are used again.
         keep_memory: on Linux, let glibc keep freed memory: faster steps, more resident memory, for the whole process.
+        log: "tensorboard", "mlflow" or both with a comma between, besides the run's log.jsonl.
         progress: tell a person on stderr what happens.
         **overrides: values of the recipe (`epochs=5`, `lr=0.01`, `seed=1`, …).
 
@@ -117,6 +126,7 @@ def train(
     if keep_memory and keep_freed_memory():  # before the first tensor
         listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
     job = _Job(Path(data), run, variant, split, before.get("weights", str(weights)), listener)
+    job.log = log
     return job.work(stored or recipe, {} if stored else overrides, resume)
 
 
@@ -139,7 +149,7 @@ def _check_nothing_else_is_asked(run: Path, stored: Recipe, recipe: Any, overrid
     elif recipe is not None:
         asked = asdict(read_recipe(Path(recipe))) | asked
     for name, value in asked.items():
-        if getattr(stored, name) != value:
+        if getattr(stored, name) != value and value != "auto":  # what auto became is recorded
             raise UsageError(f"the run in {run} has {name} {getattr(stored, name)}, not {value}; it keeps its recipe")
 
 
@@ -180,7 +190,7 @@ class _Job:
         listener: Listener,
     ) -> None:
         self.data, self.run, self.variant, self.split, self.listener = data, run, variant, split, listener
-        self.weights = weights
+        self.weights, self.log = weights, ""
         self.started = time.time()
 
     def work(self, recipe: Any, overrides: dict[str, Any], resume: bool) -> TrainResult:
@@ -199,17 +209,23 @@ class _Job:
             len(self.split.train),
             self.pretrained is not None,
             norms[0].momentum or 0.1 if norms else None,
+            class_counts=tuple(counted(self.split)),
         )
         self.recipe, reasons = choose_recipe(recipe, facts, overrides)
-        if self.recipe.aux_heads and "aux_heads" not in find(self.variant).options():
-            raise UsageError(f"{self.variant} has no auxiliary heads, aux_heads must be false; GoogLeNet has them")
         if self.recipe.image_size != min(preprocessing.output_size):
             preprocessing = preprocessing.with_size(self.recipe.image_size)
         self.preprocessing = preprocessing
         _check_size(plain, self.variant, self.channels, preprocessing.output_size)
         _check_augmentation(self.recipe.augmentation, preprocessing.output_size)
+        self.teacher = Teacher.open(self.recipe.teacher, self.split.classes) if self.recipe.teacher else None
+        open_loggers(self.log, self.run, {})  # one that is not there is refused before any work
+        if self.recipe.precision == "auto":
+            size = preprocessing.output_size
+            word, reasons["precision"] = measure_precision(self._built(), self.channels, size, self.recipe.batch_size)
+            self.recipe = replace(self.recipe, precision=word)
         self._announce(reasons, resume)
-        train, pictures, findings = open_once(self.split.train, self.recipe.image_size, self.channels, self.listener)
+        short_side = max(self.recipe.image_size, *(self.teacher.preprocessing.output_size if self.teacher else (0,)))
+        train, pictures, findings = open_once(self.split.train, short_side, self.channels, self.listener)
         self.findings = (*self.split.findings, *findings)
         self._check_classes(train, findings)
         self._leave_out_unreadable(pictures)
@@ -249,15 +265,16 @@ class _Job:
         say(f"start: {start}; preprocessing: {self.preprocessing}")
         if self.channels == 1:
             say("the pictures are grey: the network gets one channel")
-        say("recipe (of the run that goes on):" if resume else "recipe:")
-        for name, value in asdict(self.recipe).items():
-            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
-            say(f"  {name:<20} {shown}" + (f"    ({reasons[name]})" if name in reasons else ""))
+        if self.teacher:
+            say(f"teacher: {self.teacher.name}; preprocessing: {self.teacher.preprocessing}")
+        for line in told(self.recipe, reasons, resume):
+            say(line)
 
     def _record(self, train: Sequence[Sample], resume: bool) -> None:
         self.fingerprint = fingerprint([*train, *self.split.val], self.data)
         identity = json.dumps(
             [self.variant, self.recipe.to_toml(), self.fingerprint, self.split.classes, str(self.preprocessing)]
+            + ([self.teacher.digest] if self.teacher else [])
         )
         self.key = hashlib.sha256(identity.encode()).hexdigest()
         if resume:
@@ -282,23 +299,38 @@ class _Job:
         )
         write_atomically(self.run / RECIPE, self.recipe.to_toml().encode())  # last: with it the run can be resumed
 
-    def _network(self, items: Sequence[tuple[Path, int]], pictures: Pictures, resume: bool) -> Network:
+    def _built(self) -> Network:
+        """The network of the run with fresh weights, the same for the same seed."""
         torch.manual_seed(self.recipe.seed)
-        network = create_model(
+        own = self.recipe
+        return create_model(
             self.variant,
             num_classes=len(self.split.classes),
             in_channels=self.channels,
-            dropout=self.recipe.dropout,
-            **({"aux_heads": True} if self.recipe.aux_heads else {}),
+            dropout=own.dropout,
+            **({"stochastic_depth": own.stochastic_depth} if has_stochastic_depth(self.variant) else {}),
+            **({"aux_heads": True} if own.aux_heads else {}),
             **(self.pretrained.options if self.pretrained else {}),
         )
+
+    def _network(self, items: Sequence[tuple[Path, int]], pictures: Pictures, resume: bool) -> Network:
+        network = self._built()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.pretrained is not None:
             whole = self.pretrained.load_into(network, self.split.classes)
             if self.recipe.head_first and not whole and not resume:
-                accuracy = fit_head(network, self.preprocessing, pictures, items, self.recipe.seed, self.listener)
+                labels = [label for _, label in items]
+                chosen = choose_pictures(labels, self.recipe.seed)
+                paths, labels = [items[i][0] for i in chosen], [labels[i] for i in chosen]
+                features = extract(network, self.preprocessing, pictures, paths, self.listener)
+                bias = network.classifier.bias is not None
+                head, accuracy = fit_head(features, labels, bias, self._class_weights([label for _, label in items]))
+                head.put_into(network)
                 self.listener.say(f"head: logistic regression on the frozen features, training top-1 {accuracy:.3f}")
         return network
+
+    def _class_weights(self, labels: Sequence[int]) -> list[float] | None:
+        return weights_of(self.recipe, np.bincount(labels, minlength=len(self.split.classes)).tolist())
 
     def _fit(self, train: Sequence[Sample], pictures: Pictures, resume: bool) -> TrainResult:
         index = ClassIndex(self.split.classes)
@@ -316,14 +348,21 @@ class _Job:
             key=self.key,
             listener=self.listener,
             classifier=self._classifier,
+            teacher=self.teacher,
+            loggers=open_loggers(self.log, self.run, asdict(self.recipe) | {"model": self.variant}),
         )
         if resume:
             training.restore()
             self.listener.say(f"going on after epoch {training.position.epoch}, step {training.position.step}")
         try:
+            if self.recipe.frozen:
+                return self._finish(training, fit_frozen(training, self._class_weights(labels)))
+            if not at_checkpoint and not isinstance(self.listener, Silent):
+                self.listener.say(f"estimate, from the first steps: {estimate(training)}")
             evaluation = fit(training)
         except InterruptedRun:
             self.listener.finish()
+            close_all(training.loggers, {})
             self.listener.say(f"stopped, nothing is lost; the same command with --resume goes on ({self.run / 'last'})")
             return self._result(None, None, interrupted=True)
         return self._finish(training, evaluation)
@@ -333,6 +372,11 @@ class _Job:
             "data": {"fingerprint": self.fingerprint, "name": self.data.name.encode(errors="replace").decode()},
             "recipe": asdict(self.recipe),
             "parent": self.pretrained.provenance if self.pretrained else None,
+            **(
+                {"teacher": {"name": Path(self.teacher.name).name, "weights": self.teacher.digest}}
+                if self.teacher
+                else {}
+            ),
             "versions": {
                 "taxonet": __version__,
                 "torch": torch.__version__,
@@ -360,6 +404,7 @@ class _Job:
         test = evaluate_samples(classifier, self.split.test) if self.split.test else None
         metrics = {"validation": _headline(evaluation)} | ({"test": _headline(test)} if test else {})
         save_network(self.run / BUNDLE, self._info(metrics), training.result)
+        close_all(training.loggers, {f"{part}_top1": figures["top1"] for part, figures in metrics.items()})
         self.findings = _unique((*self.findings, *evaluation.findings, *(test.findings if test else ())))
         report = TrainingReport(
             model=self.variant,
