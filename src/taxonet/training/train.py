@@ -40,6 +40,7 @@ from taxonet.training.loop import LOG, InterruptedRun, Training, fit
 from taxonet.training.pictures import Pictures, Split, counted, fingerprint, open_briefly, open_once, split_data
 from taxonet.training.precision import measure_precision
 from taxonet.training.recipe import Recipe, read_recipe
+from taxonet.training.stopping import best_epoch, read_log
 from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.catalogue import UNKNOWN, entries
 from taxonet.weights.networks import find_pretrained, save_network, takes_size
@@ -402,9 +403,11 @@ class _Job:
     def _finish(self, training: Training, evaluation: Evaluation) -> TrainResult:
         classifier = self._classifier(training.result)
         test = evaluate_samples(classifier, self.split.test) if self.split.test else None
-        metrics = {"validation": _headline(evaluation)} | ({"test": _headline(test)} if test else {})
+        figures = {"validation": _headline(evaluation)} | ({"test": _headline(test)} if test else {})
+        log = read_log(self.run / LOG)
+        metrics = {**figures, "epoch": best_epoch(log) if self.recipe.patience else len(log)}  # whose weights these are
         save_network(self.run / BUNDLE, self._info(metrics), training.result)
-        close_all(training.loggers, {f"{part}_top1": figures["top1"] for part, figures in metrics.items()})
+        close_all(training.loggers, {f"{part}_top1": values["top1"] for part, values in figures.items()})
         self.findings = _unique((*self.findings, *evaluation.findings, *(test.findings if test else ())))
         report = TrainingReport(
             model=self.variant,
@@ -412,7 +415,7 @@ class _Job:
             command=self._command(),
             recipe=asdict(self.recipe),
             preprocessing=str(self.preprocessing),
-            log=[json.loads(line) for line in (self.run / LOG).read_text("utf-8").splitlines()],
+            log=log,
             counts={"training": len(training.train), "validation": len(self.split.val), "test": len(self.split.test)},
             origin=self.split.origin,
             validation=evaluation,
