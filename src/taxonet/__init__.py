@@ -10,12 +10,13 @@ from taxonet._version import __version__
 
 if TYPE_CHECKING:
     from taxonet.errors import BundleError, DataError, DownloadError, ImageError, TaxonetError, UsageError
-    from taxonet.evaluation import Evaluation, evaluate
+    from taxonet.evaluation.evaluate import Evaluation, evaluate
     from taxonet.images import Preprocessing
     from taxonet.inference import Classifier, Prediction, load, predict
     from taxonet.information import ModelInfo, draw, info
     from taxonet.networks import list_models
-    from taxonet.training import Recipe, TrainResult, train
+    from taxonet.training.recipe import Recipe
+    from taxonet.training.train import TrainResult, train
     from taxonet.weights.importing import Imported, import_weights
     from taxonet.weights.models import create_model
     from taxonet.weights.pulling import Pulled, pull

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taxonet.cli.output import print_json, print_table
+from taxonet.processes import speaks
 
 if TYPE_CHECKING:
     from taxonet.evaluation import Evaluation
@@ -29,7 +30,10 @@ def evaluate(model: str, data: Path, /, *, split: str | None = None, engine: str
     from taxonet.evaluation import evaluate as measure
 
     with Terminal() as terminal:
-        result = measure(model, data, split=split, engine=engine, progress=terminal.follow("pictures"))
+        follow = terminal.follow("pictures") if speaks() else None
+        result = measure(model, data, split=split, engine=engine, progress=follow)
+    if not speaks():  # torchrun: one process prints
+        return 0
     if json:
         print_json(result.as_dict())
     else:

@@ -1,7 +1,7 @@
 """Evaluate a classifier on labelled pictures."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,9 +12,13 @@ from taxonet.data import ClassIndex, Finding, Sample, read_data, sort_by_known
 from taxonet.data.sources import WHOLE
 from taxonet.errors import DataError
 from taxonet.evaluation.metrics import Metrics, measure
+from taxonet.evaluation.spread import Answer, answers
 from taxonet.inference import Classifier, load
+from taxonet.inference.classifier import BATCH
+from taxonet.processes import World, join
 
 Progress = Callable[[int, int], None]  # pictures done, pictures in all
+ALONE = World()
 
 
 @dataclass(frozen=True)
@@ -59,20 +63,29 @@ def evaluate(
         engine: what runs the model.
         progress: called with (pictures done, pictures in all).
 
+    Started by `torchrun`, the processes share the pictures; each gets the whole evaluation, whose figures are the same
+    bits as those of one process at the same number of threads.
+
     Raises:
         DataError: there is no data, or not one of its classes is known to the model.
         UsageError: the data has no such split.
     """
-    classifier = model if isinstance(model, Classifier) else load(model, engine)
-    found = read_data(data)
-    chosen = split or next((name for name in ("test", "val") if name in found.splits), None)
-    samples = found.samples if chosen is None else found.split(chosen)
-    result = evaluate_samples(classifier, samples, progress)
+    with join() as world:
+        classifier = model if isinstance(model, Classifier) else load(model, engine)
+        found = read_data(data)
+        chosen = split or next((name for name in ("test", "val") if name in found.splits), None)
+        samples = found.samples if chosen is None else found.split(chosen)
+        result = evaluate_samples(classifier, samples, progress, world)
     return Evaluation(result.metrics, (*found.findings, *result.findings), result.outcomes, chosen or WHOLE)
 
 
-def evaluate_samples(classifier: Classifier, samples: Sequence[Sample], progress: Progress | None = None) -> Evaluation:
-    """Measure an open classifier on samples; those of unknown classes and broken ones come back as findings."""
+def evaluate_samples(
+    classifier: Classifier, samples: Sequence[Sample], progress: Progress | None = None, world: World = ALONE
+) -> Evaluation:
+    """Measure an open classifier on samples; those of unknown classes and broken ones come back as findings.
+
+    The processes of `world` share the work; all of them must call this, with the same samples.
+    """
     index = ClassIndex(classifier.classes)
     known, findings = sort_by_known(samples, index)
     if not known:
@@ -82,15 +95,17 @@ def evaluate_samples(classifier: Classifier, samples: Sequence[Sample], progress
     rows: list[NDArray[np.float32]] = []
     scored: list[Sample] = []
     unreadable = len(findings)
-    paths = [sample.path for sample in known]
-    for done, (sample, (_, score)) in enumerate(zip(known, classifier.score_each(paths), strict=True), start=1):
-        if score.probabilities is None:
-            findings.append(Finding(str(sample.path), score.error or "it cannot be read"))
+
+    def score(part: Sequence[Sample]) -> Iterator[Answer]:
+        for _, found in classifier.score_each([sample.path for sample in part], BATCH):
+            yield (found.error or "it cannot be read") if found.probabilities is None else found.probabilities
+
+    for sample, answer in zip(known, answers(known, score, BATCH, world, progress), strict=True):
+        if isinstance(answer, str):
+            findings.append(Finding(str(sample.path), answer))
         else:
-            rows.append(score.probabilities)
+            rows.append(answer)
             scored.append(sample)
-        if progress:
-            progress(done, len(known))
     if not scored:
         raise DataError(f"not one of the {len(known)} pictures can be read, the first: {findings[unreadable].reason}")
     return _summary(classifier, np.stack(rows), scored, index, findings)

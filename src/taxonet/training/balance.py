@@ -26,7 +26,7 @@ def decide(counts: Sequence[int]) -> tuple[str, str]:
     )
     if ratio < IMBALANCED:
         return "none", f"{sizes}; from {IMBALANCED:g} on classes are balanced"
-    return "sampling", f"{sizes}; every class is shown equally often, so that small ones are learnt too"
+    return "loss", f"{sizes}; the loss weighs every class alike, so that small ones are learnt too"
 
 
 def class_weights(counts: Sequence[int], weighting: str, beta: float) -> NDArray[np.float32]:

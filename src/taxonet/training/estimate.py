@@ -10,6 +10,7 @@ import torch
 
 from taxonet.evaluation import evaluate_samples
 from taxonet.training import loop
+from taxonet.training.feed import steps_of
 
 STEPS = 4  # the first makes kernels and buffers, and is not counted
 VALIDATION = 32  # pictures that are measured
@@ -35,18 +36,18 @@ def estimate(training: loop.Training) -> Estimate:
     Only the division of the batch stays, where memory ran out: the run would find the same.
     """
     undo = _remember(training)
-    batches = loop.batches(training.labels, training.recipe, 0)
+    steps = steps_of(training.recipe, len(training.train))
     loop.set_training_mode(training.network, training.recipe)
     times = []
     start = time.perf_counter()
-    for batch in loop.load(training, batches[:STEPS]):
-        loop.step(training, batch, len(batches))
+    for batch in training.feed.load(0, last=STEPS):
+        loop.step(training, batch, steps)
         times.append(time.perf_counter() - start)
         start = time.perf_counter()
     validation = _validation_seconds(training)
     peak = peak_memory()
     undo()
-    epoch = statistics.mean(times[1:] or times) * len(batches) + validation
+    epoch = statistics.mean(times[1:] or times) * steps + validation
     return Estimate(epoch, training.recipe.epochs, peak)
 
 
@@ -69,7 +70,7 @@ def _remember(training: loop.Training) -> Callable[[], None]:
 def _validation_seconds(training: loop.Training) -> float:
     samples = training.val[:VALIDATION]
     start = time.perf_counter()
-    evaluate_samples(training.classifier(training.result), samples)
+    evaluate_samples(training.classifier(training.result), samples, world=training.world)
     return (time.perf_counter() - start) * len(training.val) / len(samples)
 
 

@@ -2,10 +2,12 @@
 stopped anywhere goes on as if it had never been stopped."""
 
 import json
+import math
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,32 +16,33 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from taxonet.console import Listener
-from taxonet.data import Sample, read_ahead
-from taxonet.errors import BundleError, TrainingError
+from taxonet.data import Sample
+from taxonet.errors import BundleError, DataError, ImageError, TrainingError
 from taxonet.evaluation import Evaluation, evaluate_samples
 from taxonet.files import write_atomically
 from taxonet.images import Augmentation, Preprocessing
 from taxonet.inference import Classifier
 from taxonet.networks.layers import Network, batch_norms
-from taxonet.training.balance import balanced_order, occurrences, weights_of
-from taxonet.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from taxonet.processes import PeerLostError, World, launched
+from taxonet.training.balance import weights_of
+from taxonet.training.checkpoint import KEPT, Position, apply_checkpoint, read_newest, save_checkpoint
 from taxonet.training.distillation import Rendering, Teacher
+from taxonet.training.distributed import add_up_gradients, share_norms
 from taxonet.training.ema import MovingAverage
+from taxonet.training.feed import Batch, Feed, Rendered, steps_of
 from taxonet.training.loggers import RunLogger
-from taxonet.training.memory import NormStatistics, is_out_of_memory, smallest_part
-from taxonet.training.mixing import draw_mix
-from taxonet.training.objective import Batch, NotFiniteError, Objective, Sums
+from taxonet.training.memory import NormStatistics, halved, is_out_of_memory, smallest_part
+from taxonet.training.objective import Objective, Sums
 from taxonet.training.optimizers import clip_adaptively, make_optimizer
 from taxonet.training.pictures import Pictures
 from taxonet.training.recipe import Recipe
 from taxonet.training.schedule import learning_rate
 from taxonet.training.stopping import best_epoch, is_over, keep_best, load_best, read_log
 
-CHECKPOINT_SECONDS = 120.0  # at most so much work is lost to a power cut
+CHECKPOINT_SECONDS = 120.0  # at most so much work is lost to a power cut or a process that dies
 LOG = "log.jsonl"
 
 
@@ -65,8 +68,14 @@ class Training:
     average: MovingAverage | None = None
     teacher: Teacher | None = None
     loggers: Sequence[RunLogger] = ()
+    world: World = field(default_factory=World)
+    keep_checkpoints: int = KEPT
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     def __post_init__(self) -> None:
+        self.network.to(self.world.device)
+        if self.recipe.sync_norm:
+            share_norms(self.network, self.world)
         if self.recipe.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.recipe.ema_decay:
@@ -76,10 +85,39 @@ class Training:
         self.labels = [label for _, label in self.train]
         counts = np.bincount(self.labels, minlength=self.network.classifier.out_features).tolist()
         weights = weights_of(self.recipe, counts) if self.recipe.balance == "loss" else None
+        self.feed = Feed(
+            self.recipe,
+            self.labels,
+            self.preprocessing.output_size,
+            self._rendered,
+            self.world,
+            smallest_part(self.network, self.recipe.norm_statistics == "train"),
+        )
+        if self.teacher:
+            self.teacher.network.to(self.world.device)
         self.objective = Objective(self.network, self.recipe, self.preprocessing, weights, self.teacher)
         self.rendering = (
             Rendering(self.augment, self.preprocessing, self.teacher.preprocessing) if self.teacher else None
         )
+
+    def _rendered(self, epoch: int, place: int, again: int) -> Rendered:
+        """A training picture, augmented as the epoch has it."""
+        rng = np.random.default_rng([self.recipe.seed, epoch, place, 2, *([again] if again else [])])
+        path = self.train[place][0].path
+        try:
+            picture = self.pictures.open(path)
+        except ImageError as error:
+            raise DataError(f"{path} could be read when the run began, and now cannot: {error}") from error
+        return self.rendering(picture, rng) if self.rendering else (self.augment(picture, rng), None)
+
+    def log_here(self) -> list[dict[str, Any]]:
+        """The lines of the run's log, in the process that writes it."""
+        return read_log(self.run / LOG)
+
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of the run's log, in every process."""
+        lines: list[dict[str, Any]] = json.loads(self.world.from_first(lambda: json.dumps(self.log_here()).encode()))
+        return lines
 
     @property
     def networks(self) -> Mapping[str, nn.Module]:
@@ -92,16 +130,18 @@ class Training:
         return self.average.network if self.average else self.network
 
     def restore(self) -> bool:
-        """Go to where the run stopped; False if it has no checkpoint."""
-        position = load_checkpoint(self.run, self.networks, self.optimizer, self.key)
-        if position is not None:
-            self.position = position
-        _truncate_log(self.run / LOG, self.position.epoch)
-        return position is not None
+        """Go to where the run stopped; False if it has no checkpoint. The first process reads, all get what it read."""
+        data = self.world.from_first(lambda: read_newest(self.run, self.key, self.listener.say))
+        if data:
+            self.position = apply_checkpoint(data, self.networks, self.optimizer)
+        if self.world.first:
+            _truncate_log(self.run / LOG, self.position.epoch)
+        return bool(data)
 
     def save(self) -> None:
-        """Write the checkpoint."""
-        save_checkpoint(self.run, self.position, self.networks, self.optimizer, self.key)
+        """Write the checkpoint, which is the first process's work."""
+        if self.world.first:
+            save_checkpoint(self.run, self.position, self.networks, self.optimizer, self.key, self.keep_checkpoints)
 
 
 def fit(training: Training) -> Evaluation:
@@ -117,15 +157,15 @@ def fit(training: Training) -> Evaluation:
             evaluation = _finish_epoch(training)
     if training.recipe.patience:
         evaluation = None
-        load_best(training.run, training.result)
-        best = best_epoch(read_log(training.run / LOG))
+        load_best(training.run, training.result, training.world)
+        best = best_epoch(training.log())
         training.listener.say(f"the weights of epoch {best}, of {training.position.epoch} the lowest validation loss")
-    return evaluation or evaluate_samples(training.classifier(training.result), training.val)
+    return evaluation or evaluate_samples(training.classifier(training.result), training.val, world=training.world)
 
 
 def _has_stopped_early(training: Training) -> bool:
     patience = training.recipe.patience
-    over = is_over(read_log(training.run / LOG), patience) if patience else False
+    over = is_over(training.log(), patience) if patience else False
     if over:
         training.listener.say(f"stopped early: {patience} epochs without a lower validation loss")
     return over
@@ -140,7 +180,7 @@ def _stop_signals() -> Iterator[threading.Event]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if stopped.is_set():
+        if stopped.is_set() and not launched():  # torchrun passes a signal on that the terminal has sent already
             raise KeyboardInterrupt
         stopped.set()
 
@@ -149,69 +189,42 @@ def _stop_signals() -> Iterator[threading.Event]:
         yield stopped
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-# An item is the place of a training picture, and how often the epoch has shown it before.
-
-
-def batches(labels: Sequence[int], recipe: Recipe, epoch: int) -> list[NDArray[np.int64]]:
-    """The epoch's items (n, 2), batch by batch, in sizes that differ by one at most: no tail of one for batch norm."""
-    rng, count = np.random.default_rng([recipe.seed, epoch, 1]), len(labels)
-    order = balanced_order(labels, rng) if recipe.balance == "sampling" else rng.permutation(count)
-    items = np.stack([order, occurrences(order)], axis=1)
-    return np.array_split(items, -(-count // (recipe.batch_size * recipe.accumulate)))
+            signal.signal(number, signal.SIG_IGN if stopped.is_set() and launched() else handler)
 
 
 def _train_epoch(training: Training, stopped: threading.Event) -> None:
     position, recipe = training.position, training.recipe
-    epoch = batches(training.labels, recipe, position.epoch)
+    steps = steps_of(recipe, len(training.train))
     set_training_mode(training.network, recipe)
-    training.listener.start(f"epoch {position.epoch + 1}/{recipe.epochs}", len(epoch))
+    training.listener.start(f"epoch {position.epoch + 1}/{recipe.epochs}", steps)
     saved = started = time.monotonic()
-    loaded = load(training, epoch[position.step :])
-    for batch in loaded:
-        splits = position.splits
-        step(training, batch, len(epoch))
-        now = time.monotonic()
-        position.seconds, started = position.seconds + now - started, now
-        training.listener.advance(position.step, _progress_note(position))
-        if stopped.is_set():
-            loaded.close()
-            training.save()
-            raise InterruptedRun
-        if now - saved > CHECKPOINT_SECONDS or position.splits > splits:
-            training.save()
-            saved = now
-    training.listener.finish()
-
-
-def load(training: Training, items: Sequence[NDArray[np.int64]]) -> Generator[Batch]:
-    """The augmented pictures of each batch of items, read ahead."""
-    epoch = training.position.epoch
-    single = (item for batch in items for item in batch.tolist())
-    pixels = read_ahead(lambda item: _augmented(training, epoch, *item), single, ahead=4 * training.recipe.batch_size)
+    loaded = training.feed.load(position.epoch, position.step)
     try:
-        for batch in items:
-            own, other = zip(*(next(pixels) for _ in batch), strict=True)
-            labels = torch.tensor([training.labels[place] for place, _ in batch.tolist()])
-            yield Batch(np.stack(own), labels, np.stack(other) if training.teacher else None)
+        for batch in loaded:
+            splits = position.splits
+            step(training, batch, steps)
+            now = time.monotonic()
+            position.seconds, started = position.seconds + now - started, now
+            training.listener.advance(position.step, _progress_note(position))
+            if training.world.any(stopped.is_set()):
+                training.world.agreed(training.save)
+                raise InterruptedRun
+            if now - saved > training.checkpoint_seconds or position.splits > splits:
+                training.save()
+                saved = now
+    except PeerLostError:
+        raise  # the steps of the others are unknown
+    except DataError:  # a picture cannot be read any more
+        training.save()
+        raise
     finally:
-        pixels.close()  # type: ignore[attr-defined]
+        loaded.close()
+    training.listener.finish()
 
 
 def _progress_note(position: Position) -> str:
     loss, right = position.loss_sum / position.seen, position.right / position.seen
     return f"loss {loss:.3f}  top-1 {right:.3f}  {position.seen / position.seconds:.0f} images/s"
-
-
-def _augmented(
-    training: Training, epoch: int, place: int, again: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """A picture as the network sees it and, where there is a teacher, as the teacher does."""
-    rng = np.random.default_rng([training.recipe.seed, epoch, place, 2, *([again] if again else [])])
-    image = training.pictures.open(training.train[place][0].path)
-    return training.rendering(image, rng) if training.rendering else (training.augment(image, rng), None)
 
 
 def set_training_mode(network: Network, recipe: Recipe) -> None:
@@ -226,11 +239,18 @@ def set_training_mode(network: Network, recipe: Recipe) -> None:
 
 def step(training: Training, batch: Batch, steps: int) -> None:
     """One step of the optimiser; an epoch has `steps` of them."""
-    recipe, position = training.recipe, training.position
+    recipe, position, world = training.recipe, training.position, training.world
     rate = learning_rate(recipe, position.epoch + position.step / steps)
     for group in training.optimizer.param_groups:
         group["lr"] = rate
-    sums = _gradients(training, batch)
+    sums, share = _gradients(training, batch), len(batch.own) / batch.count
+    total, loss, right = world.sums((sums.total, sums.loss, float(sums.right)))
+    if not math.isfinite(total):
+        raise _diverged(training, f"the loss is {total / batch.count}")
+    position.loss_sum, position.right = position.loss_sum + loss, position.right + int(right)
+    position.seen += batch.count
+    own_statistics = not recipe.sync_norm and recipe.norm_statistics == "train"
+    add_up_gradients(training.network, world, share, norms_differ=own_statistics)
     if recipe.clip_norm:
         nn.utils.clip_grad_norm_(training.network.parameters(), recipe.clip_norm)
     if recipe.agc:
@@ -240,52 +260,25 @@ def step(training: Training, batch: Batch, steps: int) -> None:
     position.steps_in_all += 1
     if training.average:
         training.average.update(training.network, position.steps_in_all)
-    position.loss_sum += sums.loss
-    position.right += sums.right
-    position.seen += len(batch)
 
 
 def _gradients(training: Training, batch: Batch) -> Sums:
-    """The gradients of the batch's mean loss; where memory runs out, in more and smaller parts from then on."""
+    """The gradients of the step's mean loss; where memory runs out, in more and smaller parts from then on."""
     recipe, position = training.recipe, training.position
-    size = (batch.pixels.shape[1], batch.pixels.shape[2])
-    mix = draw_mix(recipe, position.epoch, position.step, len(batch), size)
     seed = np.random.SeedSequence([recipe.seed, position.epoch, position.step, 3])
     statistics = NormStatistics(training.network)
     while True:
         torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))  # dropout
         training.optimizer.zero_grad(set_to_none=True)
         try:
-            return training.objective.backward(batch, mix, recipe.accumulate * position.splits)
-        except NotFiniteError as error:
-            raise _diverged(training, str(error)) from error
+            return training.objective.backward(batch, position.splits)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         statistics.restore()  # here and not above: the error holds what the failed pass had allocated
-        _halve(training, batch)
-
-
-def _halve(training: Training, batch: Batch) -> None:
-    """Divide each batch into twice as many parts, and say so."""
-    recipe, position = training.recipe, training.position
-    parts, least = 2 * recipe.accumulate * position.splits, smallest_part(training.network)
-    if len(batch) // parts < least:
-        height, width = batch.pixels.shape[1:3]
-        raise TrainingError(
-            f"memory does not hold {-(-2 * len(batch) // parts)} pictures of {height}×{width} at once; "
-            "choose a smaller image_size or another model"
-        )
-    training.optimizer.zero_grad(set_to_none=True)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    position.splits *= 2
-    norms = "; batch norm has the statistics of the smaller part" if least > 1 else ""
-    size = -(-len(batch) // parts)
-    training.listener.say(
-        f"out of memory: the batch is halved to {size} pictures and accumulation doubled to {parts}, "
-        f"a step still takes {len(batch)}{norms}"
-    )
+        training.optimizer.zero_grad(set_to_none=True)
+        position.splits *= 2
+        training.listener.say(halved(training.network, batch, position.splits, training.world))
 
 
 def _diverged(training: Training, what: str) -> TrainingError:
@@ -299,12 +292,15 @@ def _finish_epoch(training: Training) -> Evaluation:
         raise _diverged(training, "the weights are not finite")
     evaluation = validate(training)
     line = _log_line(training, evaluation)
-    with (training.run / LOG).open("a", encoding="utf-8") as log:
-        log.write(json.dumps(line) + "\n")
-    for logger in training.loggers:
-        logger.epoch(line)
-    if training.recipe.patience:
-        keep_best(training.run, read_log(training.run / LOG), training.result)
+    if training.world.first:
+        with (training.run / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+            os.fsync(log.fileno())  # before the checkpoint that counts this epoch
+        for logger in training.loggers:
+            logger.epoch(line)
+        if training.recipe.patience:
+            keep_best(training.run, training.log_here(), training.result)
     training.position = Position(epoch=position.epoch + 1, steps_in_all=position.steps_in_all, splits=position.splits)
     training.save()
     training.listener.say(
@@ -320,7 +316,9 @@ def validate(training: Training) -> Evaluation:
     training.listener.start(f"validation {training.position.epoch + 1}/{training.recipe.epochs}", len(training.val))
     classifier = training.classifier(training.result)
     try:
-        evaluation = evaluate_samples(classifier, training.val, lambda done, _: training.listener.advance(done))
+        evaluation = evaluate_samples(
+            classifier, training.val, lambda done, _: training.listener.advance(done), training.world
+        )
     except BundleError as error:  # weights that are finite but huge
         raise _diverged(training, str(error)) from error
     training.listener.finish()

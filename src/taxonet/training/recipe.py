@@ -40,6 +40,7 @@ class Recipe:
     head_first: bool = False  # fit the classifier on the frozen network's features before anything else
     norm_statistics: str = field(default="train", metadata={"choices": NORM_STATISTICS})
     norm_momentum: float = field(default=0.1, metadata=_range(0.0, 1.0))
+    sync_norm: bool = True  # several processes: statistics of the whole batch, not of each process's part
     dropout: float = field(default=0.0, metadata=_range(0.0, 0.99))
     stochastic_depth: float = field(default=0.0, metadata=_range(0.0, 0.99))  # where the network has it
     aux_heads: bool = False  # train with the network's auxiliary classifiers, where it has any (GoogLeNet)

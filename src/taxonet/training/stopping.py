@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 from taxonet.errors import DataError
 from taxonet.files import write_atomically
 from taxonet.networks.layers import Network
+from taxonet.processes import World
 
 FILE = "last/best.safetensors"
 
@@ -34,17 +35,24 @@ def keep_best(run: Path, log: list[dict[str, Any]], network: Network) -> None:
     """Write the weights after the log's last epoch if it is the best so far."""
     if best_epoch(log) == len(log):
         (run / FILE).parent.mkdir(parents=True, exist_ok=True)
-        state = {name: value.contiguous() for name, value in network.state_dict().items()}
+        state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
         write_atomically(run / FILE, save(state, {"epoch": str(len(log))}))
 
 
-def load_best(run: Path, network: Network) -> None:
-    """Put the weights of the best epoch into the network.
+def load_best(run: Path, network: Network, world: World) -> None:
+    """Put the weights of the best epoch into the network; the first process reads them.
 
     Raises:
         DataError: they cannot be read.
     """
+
+    def read() -> bytes:
+        try:
+            return (run / FILE).read_bytes()
+        except OSError as error:
+            raise DataError(f"{run / FILE}, the weights of the best epoch, cannot be read: {error.strerror}") from error
+
     try:
-        network.load_state_dict(load_file(run / FILE), strict=True)
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise DataError(f"{run / FILE}, the weights of the best epoch, cannot be read: {error}") from error
+        network.load_state_dict(load(world.from_first(read)), strict=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise DataError(f"{run / FILE}, the weights of the best epoch, is damaged: {error}") from error
