@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from taxonet.errors import UsageError
+from taxonet.errors import TrainingError, UsageError
 from taxonet.images import Augmentation, Preprocessing
 from taxonet.networks import create_model
+from taxonet.networks.layers import Network
 from taxonet.training import balance
 from taxonet.training.choose import Facts, choose_recipe
 from taxonet.training.distillation import Rendering, Teacher
@@ -306,3 +307,39 @@ def test_a_grey_student_has_a_teacher_that_sees_colour():
     mine, theirs = rendering(Image.new("L", (40, 30), 77), np.random.default_rng(0))
     assert (mine.shape, theirs.shape) == ((16, 16, 1), (24, 24, 3))
     assert (theirs == 77).all()
+
+
+# --- torch.compile
+
+
+class Tiny(Network):
+    """A network that is compiled in seconds."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, stride=4), torch.nn.ReLU())
+        self.set_head(4, 3, dropout=0.0)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_has_the_same_gradients():
+    torch.manual_seed(0)
+    network, batch = Tiny(), make_batch()
+    _, expected = gradients(Objective(network, Recipe(), PREPROCESSING), batch, None, 1)
+    _, found = gradients(Objective(network, Recipe(compile=True), PREPROCESSING), batch, None, 1)
+    for key, gradient in expected.items():
+        assert torch.allclose(found[key], gradient, rtol=1e-4, atol=1e-6), key
+
+
+@pytest.mark.slow
+def test_a_machine_without_a_compiler_ends_in_a_sentence(monkeypatch):
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
+    torch._dynamo.reset()
+    with (
+        inductor.patch(force_disable_caches=True),
+        pytest.raises(TrainingError, match="train without --compile") as caught,
+    ):
+        Objective(Tiny(), Recipe(compile=True), PREPROCESSING).backward(Batch.alone(make_batch(6)))
+    assert "\n" not in str(caught.value)
