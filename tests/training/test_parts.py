@@ -150,7 +150,8 @@ def test_the_paper_recipe_of_nfnet_clips_its_gradients():
     assert (recipe.agc, recipe.dropout, recipe.weight_decay, recipe.decay_norm_and_bias) == (0.01, 0.3, 2e-5, False)
     assert (recipe.optimizer, recipe.nesterov, recipe.schedule) == ("sgd", True, "cosine")
     assert recipe.lr == pytest.approx(0.1 * recipe.batch_size / 256)
-    assert reasons["agc"] == "the imagenet recipe of NFNet"
+    assert (recipe.mixup, recipe.cutmix, recipe.stochastic_depth) == (0.2, 1.0, 0.25)
+    assert reasons["agc"] == reasons["cutmix"] == "the imagenet recipe of NFNet"
     assert choose_recipe("paper", facts, {"agc": 0.0})[0].agc == 0
     assert choose_recipe("paper", dataclasses.replace(facts, variant="resnet50"), {})[0].agc == 0
 
