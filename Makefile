@@ -23,8 +23,9 @@ install: .venv/.installed
 demo: install
 	$(BIN)/taxonet demo
 
+# one process a core, each of one thread
 test: install
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 
 lint: install
 	$(BIN)/ruff check .

@@ -10,23 +10,27 @@ from taxonet._version import __version__
 
 if TYPE_CHECKING:
     from taxonet.errors import BundleError, DataError, DownloadError, ImageError, TaxonetError, UsageError
-    from taxonet.evaluation.evaluate import Evaluation, evaluate
+    from taxonet.evaluation import CalibrationResult, Evaluation, calibrate, evaluate
+    from taxonet.evaluation.comparison import Comparison, compare
+    from taxonet.evaluation.explanation import Explanation, explain
     from taxonet.images import Preprocessing
     from taxonet.inference import Classifier, Prediction, load, predict
     from taxonet.information import ModelInfo, draw, info
     from taxonet.networks import list_models
-    from taxonet.training.recipe import Recipe
-    from taxonet.training.train import TrainResult, train
+    from taxonet.training import Recipe, TrainedComparison, TrainResult, train, train_and_compare
     from taxonet.weights.importing import Imported, import_weights
     from taxonet.weights.models import create_model
     from taxonet.weights.pulling import Pulled, pull
 
 _HOME = {
     "BundleError": "errors",
+    "CalibrationResult": "evaluation",
     "Classifier": "inference",
+    "Comparison": "evaluation.comparison",
     "DataError": "errors",
     "DownloadError": "errors",
     "Evaluation": "evaluation",
+    "Explanation": "evaluation.explanation",
     "ImageError": "errors",
     "Imported": "weights.importing",
     "ModelInfo": "information",
@@ -36,10 +40,14 @@ _HOME = {
     "Recipe": "training",
     "TaxonetError": "errors",
     "TrainResult": "training",
+    "TrainedComparison": "training",
     "UsageError": "errors",
+    "calibrate": "evaluation",
+    "compare": "evaluation.comparison",
     "create_model": "weights.models",
     "draw": "information",
     "evaluate": "evaluation",
+    "explain": "evaluation.explanation",
     "import_weights": "weights.importing",
     "info": "information",
     "list_models": "networks",
@@ -47,14 +55,18 @@ _HOME = {
     "predict": "inference",
     "pull": "weights.pulling",
     "train": "training",
+    "train_and_compare": "training",
 }
 
 __all__ = [
     "BundleError",
+    "CalibrationResult",
     "Classifier",
+    "Comparison",
     "DataError",
     "DownloadError",
     "Evaluation",
+    "Explanation",
     "ImageError",
     "Imported",
     "ModelInfo",
@@ -64,11 +76,15 @@ __all__ = [
     "Recipe",
     "TaxonetError",
     "TrainResult",
+    "TrainedComparison",
     "UsageError",
     "__version__",
+    "calibrate",
+    "compare",
     "create_model",
     "draw",
     "evaluate",
+    "explain",
     "import_weights",
     "info",
     "list_models",
@@ -76,6 +92,7 @@ __all__ = [
     "predict",
     "pull",
     "train",
+    "train_and_compare",
 ]
 
 

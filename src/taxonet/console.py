@@ -108,3 +108,14 @@ class Terminal:
         if self._progress:
             self._progress.stop()
             self._progress = None
+
+
+def follow_parts(listener: Listener) -> Callable[[str, int, int], None]:
+    """A callback for (title, done, total): each title gets a bar of its own."""
+
+    def progress(title: str, done: int, total: int) -> None:
+        if done <= 1:
+            listener.start(title, total)
+        listener.advance(done)
+
+    return progress

@@ -95,6 +95,7 @@ class ModelInfo:
     """A network's facts; `params` and `macs` are counted on the network as built, for one image."""
 
     name: str
+    aliases: tuple[str, ...]
     family: str
     idea: str
     params: int
@@ -103,6 +104,7 @@ class ModelInfo:
     channels: int
     num_classes: int
     options: dict[str, Any]
+    choices: dict[str, list[Any]]
     preprocessing: str
     paper: Paper
     fidelity: tuple[Fidelity, ...]
@@ -128,7 +130,7 @@ def info(name: str) -> ModelInfo:
 
     from taxonet.networks import create_model
     from taxonet.networks.complexity import complexity
-    from taxonet.networks.registry import find
+    from taxonet.networks.registry import aliases_of, choices_of, find
 
     variant = find(name)
     sheet = load_sheet(variant.family)
@@ -138,6 +140,7 @@ def info(name: str) -> ModelInfo:
         preprocessing = create_model(variant.name).default_preprocessing
     return ModelInfo(
         name=variant.name,
+        aliases=tuple(aliases_of(variant.name)),
         family=variant.family,
         idea=sheet.idea,
         params=built.params,
@@ -146,6 +149,7 @@ def info(name: str) -> ModelInfo:
         channels=facts.channels,
         num_classes=facts.num_classes,
         options={key: variant.row.get(key, p.default) for key, p in variant.options().items()},
+        choices=choices_of(variant),
         preprocessing=preprocessing,
         paper=sheet.paper,
         fidelity=fidelity(facts, built.params, built.macs),

@@ -8,10 +8,10 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from taxonet.errors import TaxonetError
 
@@ -163,6 +163,20 @@ def restarted() -> bool:
 def speaks() -> bool:
     """Whether this process is the one that tells of an error, so that a sentence comes once."""
     return os.environ.get("RANK", "0") == "0" if _speaks is None else _speaks
+
+
+def leave(status: int) -> NoReturn:
+    """End this process with an exit status.
+
+    One of several goes without Python's usual end: what torch's threads still hold can abort it there, and torchrun
+    would take work that is done for a failure.
+    """
+    if launched() and int(os.environ["WORLD_SIZE"]) > 1:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 @contextmanager

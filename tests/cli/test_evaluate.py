@@ -79,3 +79,39 @@ def test_what_cannot_be_done(evaluate, fill, paint, tmp_path, monkeypatch, words
     assert (found, out) == (status, "")
     assert err.startswith(f"taxonet: {sentence}")
     assert err.count("\n") == 1
+
+
+def test_views_robustness_and_a_page(evaluate, fill, tmp_path):
+    photos, page = fill(tmp_path / "photos", red=3, blue=2), tmp_path / "page.html"
+    words = (photos, "--tta", "flip", "--robustness-pictures", 4, "--html", page)
+    status, out, err = evaluate(*words, "--json")
+    assert (status, err) == (0, "")
+    found = json.loads(out)
+    assert (found["tta"]["passes"], found["robustness"]["n"], found["robustness"]["of"]) == (2, 4, 5)
+    assert "flip: 2 passes of the network a picture" in page.read_text("utf-8")
+
+    status, out, _ = evaluate(*words)
+    assert status == 0
+    assert "views       flip: top-1 1.0000 without" in out
+    assert "robustness: 4 of 5 pictures, 2 a class" in out
+    assert [line.split()[0] for line in out.splitlines() if line.startswith(("noise", "rotation"))] == [
+        "noise",
+        "rotation",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--tta", "flop"), "there is no view 'flop', it must be flip, crops or scales, or several; did you mean"),
+        (("--robustness-pictures", "0"), "robustness_pictures is 0, it must be at least 1"),
+        (("--html", "photos"), "--html is photos, which is a folder, and a file is wanted"),
+        (("--html", "nowhere/x.html"), "the folder nowhere of --html does not exist"),
+    ],
+)
+def test_wrong_options(evaluate, fill, tmp_path, monkeypatch, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "photos", red=1)
+    status, out, err = evaluate("photos", *words)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"taxonet: {sentence}")

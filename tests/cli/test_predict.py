@@ -47,7 +47,7 @@ def test_json_is_one_document_with_one_object_a_picture(predict, photos, small_b
         str(photos / name) for name in ("blue/0.png", "red/0.png", "red/1.png")
     ]
     for answer, label, index in zip(answers, ("blue", "red", "red"), (2, 0, 0), strict=True):
-        assert answer.keys() == {"path", "predictions", "error"}
+        assert answer.keys() == {"path", "predictions", "error", "abstained"}
         (best,) = answer["predictions"]
         assert (best["label"], best["index"], answer["error"]) == (label, index, None)
         assert 0 < best["probability"] <= 1
@@ -86,9 +86,9 @@ def test_csv(predict, photos, broken_jpeg, tmp_path):
     assert err == f"2 pictures, 1 of them could not be read: {table}\n"
     with table.open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
-    assert header == ["path", "rank", "label", "index", "probability", "error"]
+    assert header == ["path", "rank", "label", "index", "probability", "error", "abstained"]
     assert [row[:2] for row in rows[:2]] == [[str(photos / "red" / "0.png"), "1"], [str(photos / "red" / "0.png"), "2"]]
-    assert (rows[0][2], rows[0][3], rows[0][5]) == ("red", "0", "")
+    assert (rows[0][2], rows[0][3], rows[0][5:]) == ("red", "0", ["", "no"])
     assert float(rows[0][4]) > float(rows[1][4])
     assert rows[2][:5] == [str(broken_jpeg), "", "", "", ""]
     assert rows[2][5].startswith("the JPEG picture is truncated")
@@ -175,3 +175,22 @@ def test_the_default_model_knows_a_cup_of_coffee(capsys):
 
     assert main(["predict", str(photo_paths()[1]), "--top", "1"]) == 0
     assert "espresso" in capsys.readouterr().out
+
+
+def test_a_threshold_says_none_of_these(predict, photos, broken_jpeg, tmp_path):
+    status, out, _ = predict(photos / "red", broken_jpeg, "--threshold", 1, "--json")
+    assert status == 1
+    first, _, broken = json.loads(out)
+    assert (first["abstained"], first["predictions"][0]["label"], broken["abstained"]) == (True, "red", False)
+
+    _, out, _ = predict(photos / "red" / "0.png", "--threshold", 1, "--top", 1)
+    assert "  none of these (red 0." in out
+    _, out, _ = predict(photos / "red" / "0.png", "--threshold", 0, "--top", 1)
+    assert "none of these" not in out
+
+    predict(photos / "red" / "0.png", "--threshold", 1, "--csv", tmp_path / "answers.csv")
+    with (tmp_path / "answers.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["abstained"] for row in csv.DictReader(file)} == {"yes"}
+
+    status, _, err = predict(photos, "--threshold", 50)
+    assert (status, err) == (2, "taxonet: threshold is 50.0, it must be a probability from 0 to 1\n")

@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import pytest
 import torch
@@ -65,17 +66,23 @@ def test_a_dense_block_joins_all_that_came_before():
     assert len(lines) == (1 + 2 + 3 + 4) + 3 * 2 + 1  # into the joins, through the layers, out
 
 
-@pytest.mark.parametrize(
-    ("name", "block"),
-    [
-        ("densenet_bc_22_12", "block2"),
-        ("preresnet50", "stage2.0"),
-        ("seresnet50", "stage1.0"),
-        ("shufflenet_v1_g3_x1_0", "stage2.0"),
-        ("shufflenet_v2_x1_0", "stage2.1"),
-        ("mobilenet_v3_large", "stage4"),
-    ],
-)
+BLOCKS = [
+    ("densenet_bc_22_12", "block2"),
+    ("densenet_40_12", "block1"),
+    ("preresnet50", "stage2.0"),
+    ("seresnet50", "stage1.0"),
+    ("shufflenet_v1_g3_x1_0", "stage2.0"),
+    ("shufflenet_v2_x1_0", "stage2.1"),
+    ("mobilenet_v3_large", "stage4"),
+    ("dpn92", "stage2.0"),
+    ("googlenet", "inception4a"),
+    ("bn_inception", "inception3c"),
+    ("attention92", "stage1.attention1"),
+    ("nfnet_f0", "stage2.0"),
+]
+
+
+@pytest.mark.parametrize(("name", "block"), BLOCKS)
 def test_boxes_do_not_overlap_and_stay_on_the_paper(name, block):
     svg = draw(name, block)
     root = ET.fromstring(svg)
@@ -88,6 +95,35 @@ def test_boxes_do_not_overlap_and_stay_on_the_paper(name, block):
     for i, (x, y, width, height) in enumerate(found):
         for left, top, wide, high in found[i + 1 :]:
             assert x + width <= left or left + wide <= x or y + height <= top or top + high <= y
+
+
+def segments(svg):
+    """The straight parts of every line, with where the line begins and ends."""
+    for line in ET.fromstring(svg).iter(f"{SVG}polyline"):
+        points = [tuple(map(float, point.split(","))) for point in line.get("points").split()]
+        yield from ((points[0], points[-1], *part) for part in pairwise(points))
+
+
+@pytest.mark.parametrize(("name", "block"), BLOCKS)
+def test_lines_of_different_steps_do_not_lie_on_each_other(name, block):
+    found = list(segments(draw(name, block)))
+    for i, (start, end, a, b) in enumerate(found):
+        for other_start, other_end, c, d in found[i + 1 :]:
+            if start == other_start or end == other_end:
+                continue
+            for along, across in ((0, 1), (1, 0)):
+                if a[across] == b[across] == c[across] == d[across]:
+                    shared = min(max(a[along], b[along]), max(c[along], d[along]))
+                    assert shared <= max(min(a[along], b[along]), min(c[along], d[along])) + 0.5
+
+
+@pytest.mark.parametrize(("name", "block"), BLOCKS)
+def test_lines_do_not_run_behind_boxes(name, block):
+    svg = draw(name, block)
+    for _, _, (x1, y1), (x2, y2) in segments(svg):
+        for left, top, width, height in boxes(svg):
+            crosses = min(x1, x2) < left + width - 1 and max(x1, x2) > left + 1
+            assert not (crosses and min(y1, y2) < top + height - 1 and max(y1, y2) > top + 1)
 
 
 class Odd(nn.Module):
@@ -125,7 +161,7 @@ def test_a_road_that_depends_on_the_values_is_refused_in_a_sentence():
     ("block", "sentence"),
     [
         ("stge2.0", "resnet50 has no module 'stge2.0'; did you mean 'stage2.0'"),
-        ("", "resnet50 has no module ''"),
+        ("", "resnet50 has no module ''; at the top there are stem, stage1, stage2, stage3, stage4"),
     ],
 )
 def test_an_unknown_block_is_refused(block, sentence):

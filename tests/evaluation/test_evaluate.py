@@ -1,5 +1,6 @@
 """Evaluation on folders and tables: labels by name, and a finding for whatever was not scored."""
 
+import json
 import shutil
 
 import pytest
@@ -120,4 +121,6 @@ def test_data_that_cannot_be_measured(colour_classifier, paint, tmp_path, broken
 def test_the_json_form(colour_classifier, fill, tmp_path):
     fields = evaluate(colour_classifier, fill(tmp_path, red=2, blue=1)).as_dict()
     assert {"split", "n", "top1", "top5", "top1_ci", "ece", "per_class", "errors"} <= fields.keys()
-    assert fields["per_class"][1] == {"label": "green", "n": 0, "recall": None, "precision": None, "f1": None}
+    absent = {"recall": None, "precision": None, "f1": None, "recall_ci": None, "precision_ci": None}
+    assert fields["per_class"][1] == {"label": "green", "n": 0} | absent
+    json.dumps(fields, allow_nan=False)

@@ -4,10 +4,18 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as reference
 
 from taxonet.evaluation import measure
-from taxonet.evaluation.metrics import expected_calibration_error
+from taxonet.evaluation.intervals import wilson
+from taxonet.evaluation.metrics import intervals
+from taxonet.evaluation.reliability import (
+    adaptive_calibration_error,
+    equal_mass,
+    equal_width,
+    expected_calibration_error,
+)
 
 CLASSES = tuple("abcdefgh")
 
@@ -105,3 +113,95 @@ def test_calibration_error_by_hand():
 
 def test_certainty_that_is_wrong_has_a_finite_loss():
     assert measure(np.array([[1.0, 0.0]]), [1], ("a", "b")).log_loss == pytest.approx(-math.log(1e-12))
+
+
+def test_averages_over_classes(case):
+    probabilities, targets, found = case
+    answers = probabilities.argmax(axis=1)
+    for average, precision, f1 in (
+        ("macro", found.macro_precision, found.macro_f1),
+        ("weighted", None, found.weighted_f1),
+    ):
+        expected = reference.precision_recall_fscore_support(targets, answers, average=average, zero_division=0)
+        assert f1 == pytest.approx(expected[2])
+        assert precision is None or precision == pytest.approx(expected[0])
+    assert found.balanced_accuracy == pytest.approx(reference.balanced_accuracy_score(targets, answers))
+
+
+def test_a_class_that_is_only_answered_lowers_the_macro_averages_as_in_scikit_learn():
+    answers, targets = [0, 0, 2, 1], [0, 0, 0, 1]
+    found = measure(one_hot(answers, 4), targets, "wxyz")
+    assert found.macro_f1 == pytest.approx(reference.f1_score(targets, answers, average="macro"))
+    assert found.macro_f1 == pytest.approx((0.8 + 1 + 0) / 3)  # the class that is nowhere does not count
+
+
+def test_brier_score(case):
+    probabilities, targets, found = case
+    expected = reference.brier_score_loss(targets, probabilities, labels=np.arange(8), scale_by_half=False)
+    assert found.brier == pytest.approx(expected)
+    assert measure(np.array([[0.0, 1.0]]), [0], "ab").brier == 2
+
+
+def test_every_share_has_wilson_s_interval(case):
+    found = case[2]
+
+    def expected(hits, n):
+        low, high = stats.binomtest(hits, n).proportion_ci(0.95, method="wilson")
+        return pytest.approx((low, high), abs=1e-12)
+
+    confusion = np.array(found.confusion)
+    assert found.top5_ci == expected(round(found.top5 * 200), 200)
+    for i, score in enumerate(found.per_class):
+        if score.n:
+            assert score.recall_ci == expected(int(confusion[i, i]), score.n)
+        if confusion[:, i].sum():
+            assert score.precision_ci == expected(int(confusion[i, i]), int(confusion[:, i].sum()))
+    assert (found.per_class[7].recall_ci, wilson(0, 0)) == (None, None)
+
+
+def test_bootstrap_intervals_agree_with_scipy_s(case):
+    probabilities, targets, found = case
+    ours = intervals(probabilities, targets)
+    losses = -np.log(probabilities[np.arange(200), targets])
+    theirs = stats.bootstrap((losses,), np.mean, n_resamples=4000, method="percentile", rng=1).confidence_interval
+    spread = theirs.high - theirs.low
+    assert ours["log_loss"] == pytest.approx((theirs.low, theirs.high), abs=0.1 * spread)
+    for name, pair in ours.items():
+        assert pair[0] < getattr(found, name) < pair[1]
+    assert intervals(probabilities, targets) == ours  # the same pictures, the same interval
+
+
+def test_bootstrap_of_an_average_over_classes_by_a_slow_formula(case):
+    probabilities, targets, _ = case
+    answers, rng = probabilities.argmax(axis=1), np.random.default_rng(5)
+    drawn = []
+    for _ in range(1000):
+        places = rng.integers(0, 200, 200)
+        drawn.append(reference.f1_score(targets[places], answers[places], average="macro", zero_division=0))
+    assert intervals(probabilities, targets)["macro_f1"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.015)
+
+
+def test_pictures_that_are_all_right_have_no_bootstrap_interval():
+    found = intervals(one_hot([0, 1, 0, 1], 2), [0, 1, 0, 1])
+    assert found["macro_f1"] is None  # 1.0 to 1.0 would claim certainty
+    assert found["balanced_accuracy"] is None
+
+
+def test_bins_by_a_slow_formula():
+    rng = np.random.default_rng(0)
+    confidence = np.append(rng.random(83), [0.0, 1.0, 1 / 15])
+    right = rng.random(86) < confidence
+    expected = 0.0
+    for k in range(15):
+        inside = [i for i, c in enumerate(confidence) if k / 15 <= c < (k + 1) / 15 or (k == 14 and c == 1)]
+        if inside:
+            expected += len(inside) / 86 * abs(np.mean(right[inside]) - np.mean(confidence[inside]))
+    assert expected_calibration_error(confidence, right) == pytest.approx(expected)
+    assert sum(part.n for part in equal_width(confidence, right)) == 86
+
+    order = sorted(range(86), key=lambda i: confidence[i])
+    parts = [order[i : i + 6] for i in range(0, 66, 6)] + [order[i : i + 5] for i in range(66, 86, 5)]
+    assert [part.n for part in equal_mass(confidence, right)] == list(map(len, parts))
+    slow = sum(len(p) / 86 * abs(np.mean(right[p]) - np.mean(confidence[p])) for p in parts)
+    assert adaptive_calibration_error(confidence, right) == pytest.approx(slow)
+    assert adaptive_calibration_error(np.array([0.7]), np.array([True])) == pytest.approx(0.3)

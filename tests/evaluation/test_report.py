@@ -4,6 +4,7 @@ import base64
 import html.parser
 import io
 import re
+import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -11,8 +12,11 @@ import pytest
 from PIL import Image
 
 from taxonet.data import Finding, Sample
-from taxonet.evaluation import Evaluation, Outcome, measure
-from taxonet.evaluation.report import TrainingReport, thumbnail, worst_mistakes, write_report
+from taxonet.evaluation import Evaluation, Outcome, Scores, calibrate, evaluate, fit_calibration, measure
+from taxonet.evaluation.calibration import softened
+from taxonet.evaluation.evaluate import summary
+from taxonet.evaluation.plots import COLOURS
+from taxonet.evaluation.report import TrainingReport, confusion, thumbnail, worst_mistakes, write_report
 from taxonet.training.recipe import Recipe
 
 NASTY = ("<b>&\"'", "--><script>alert(1)</script>", "a_$x_$")
@@ -173,3 +177,88 @@ def test_thumbnails(tmp_path, paint, size):
     with Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2]))) as image:
         assert max(image.size) == min(160, max(size))
     assert thumbnail(tmp_path / "gone.png") == ""
+
+
+@pytest.fixture
+def evaluated(small_bundle, fill, paint, tmp_path, broken_jpeg):
+    """A report's page of an evaluation with everything in it, and what was evaluated."""
+    photos = fill(tmp_path / "photos", red=8, green=8, blue=8)
+    for i in range(6):
+        paint(photos / "red" / f"<wrong>{i}.png", "blue", seed=30 + i)
+    shutil.copy(broken_jpeg, photos / "blue" / "broken.jpg")
+    bundle = shutil.copy(small_bundle, tmp_path / "model.safetensors")
+    calibrate(bundle, photos, target_coverage=0.7)
+    page = tmp_path / "page.html"
+    found = evaluate(bundle, photos, html=page, tta="flip", robustness_pictures=4)
+    return found, page.read_text("utf-8")
+
+
+def test_the_page_of_an_evaluation_has_every_part_and_loads_nothing(evaluated):
+    found, source = evaluated
+    page = Page(source)
+    text = " ".join(page.text.split())
+    for heading in ("Test-time augmentation", "Calibration", "“None of these”", "Robustness", "Classes", "Confusion"):
+        assert heading in text
+    for tag, attributes in page.tags:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "base"}
+        assert attributes.get("src", "data:").startswith("data:")
+    low, high = (f"{100 * value:.1f} %" for value in found.metrics.top1_ci)
+    assert f"95 % interval {low} to {high}" in text
+    assert f"The bundle’s threshold is {found.threshold:.3f}" in text
+    assert "4 of 30 pictures" in text
+    assert "broken.jpg" in text
+    assert "<wrong>" not in source
+    assert "&lt;wrong&gt;0.png" in source
+    assert "prefers-color-scheme: dark" in source
+    assert source.count("severity 1") >= 2
+
+
+def test_the_page_shows_a_picture_of_every_corruption_and_severity(evaluated):
+    pictures = re.findall(r'<img src="data:image/jpeg;base64,[^"]+" alt="(\w+), severity (\d)"', evaluated[1])
+    assert len(set(pictures)) == len(pictures) == 21
+
+
+def test_plots_take_the_colours_of_the_page(evaluated):
+    for drawing in re.findall(r"<svg.*?</svg>", evaluated[1], re.DOTALL):
+        assert "var(--ink)" in drawing
+        assert not any(colour in drawing for colour in COLOURS)
+        assert not re.search(r"(fill|stroke): #(000000|ffffff)", drawing)
+
+
+def test_names_in_any_script_are_text_of_the_page(report, tmp_path, pictures):
+    names = ("猫", "犬", "қаз")
+    found = evaluation_of(pictures, names, [0, 0, 1, 2], [0.9] * 4, [0, 1, 1, 0])
+    source = written(tmp_path / "report.html", replace(report, validation=found))
+    table = source[source.index('<table class="confusion">') :].partition("</table>")[0]
+    assert re.findall(r"<th><span>(.*?)</span></th>", table) == list(names)
+    rows = [re.findall(r"<td[^>]*>(\d*)</td>", row) for row in table.split("<tr>")[2:]]
+    assert rows == [["1", "", "1"], ["1", "1", ""], ["", "", ""]]  # row: true class, column: answer
+
+
+def test_the_confusion_of_many_classes_names_those_that_occur_and_lists_the_pairs(pictures):
+    classes = tuple(f"class {i}" for i in range(200))
+    few = confusion(evaluation_of(pictures, classes, [0, 7, 7, 3], [0.9] * 4, [0, 1, 1, 199]))
+    assert (list(few.columns), few.left_out, few.drawing) == (
+        ["class 0", "class 1", "class 3", "class 7", "class 199"],
+        195,
+        "",
+    )
+    assert few.frequent == [("class 1", "class 7", 2, 1.0), ("class 199", "class 3", 1, 1.0)]
+    every = list(range(200))
+    many = confusion(evaluation_of(pictures * 50, classes, every, [0.9] * 200, every))
+    assert many.drawing.startswith("<svg")
+    assert (many.rows, many.frequent) == ((), [])
+
+
+def test_the_page_of_a_run_shows_calibration_before_and_after(report, tmp_path, pictures, colour_classifier):
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 3, 60)
+    logits = (4 * rng.normal(size=(60, 3)) + 4 * np.eye(3)[targets]).astype(np.float32)
+    scores = Scores(softened(logits, 1.0), logits, targets, 1.0)
+    samples = [Sample(pictures[i % 4], colour_classifier.classes[label]) for i, label in enumerate(targets)]
+    fitted = fit_calibration(logits, targets)
+    run = replace(report, validation=summary(colour_classifier, scores, samples, ()), calibration=fitted)
+    text = " ".join(Page(written(tmp_path / "report.html", run)).text.split())
+    assert f"The bundle’s temperature is {fitted.temperature:.3g}, fitted on these 60 pictures" in text
+    assert "cross-fitted" in text
+    assert "precision 90 %" in text or "coverage 90 %" in text

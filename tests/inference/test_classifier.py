@@ -47,6 +47,7 @@ def test_the_answer_of_a_picture(colour_classifier, photos):
         "path": str(photos[0]),
         "predictions": [{"label": p.label, "index": p.index, "probability": p.probability} for p in answer.predictions],
         "error": None,
+        "abstained": False,
     }
 
 
@@ -253,3 +254,32 @@ def test_load_opens_the_bundle(colour_classifier, small_bundle, colours):
     assert colour_classifier.classes == colours
     assert colour_classifier.engine.name == "torch"
     assert isinstance(taxonet.load(str(small_bundle), engine="torch"), taxonet.Classifier)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 32])
+def test_items_of_several_pictures_keep_their_rows_for_any_batch_size(colour_classifier, with_broken, batch_size):
+    """Each item is shown plain and mirrored: its two rows are its own, whatever shares the batch."""
+
+    def both(path):
+        pixels = colour_classifier.preprocessing.pixels(path)
+        return np.stack([pixels, pixels[:, ::-1]])
+
+    found = list(colour_classifier.logits_each(with_broken, both, batch_size, rows=2))
+    assert [path for path, _ in found] == with_broken
+    assert [place for place, (_, logits) in enumerate(found) if isinstance(logits, str)] == [4, 6, 7]
+    for path, logits in found:
+        if not isinstance(logits, str):
+            np.testing.assert_allclose(logits, colour_classifier.logits(both(path)), atol=1e-4)
+
+
+def test_the_threshold_of_the_bundle_is_obeyed(small_bundle, photos):
+    info, network = open_model(small_bundle)
+    plain = Classifier(info, TorchEngine(network)).predict(photos)
+    cut = float(np.median([answer.predictions[0].probability for answer in plain]))
+    answers = Classifier(dataclasses.replace(info, threshold=cut), TorchEngine(network)).predict(photos)
+    assert [a.abstained for a in answers] == [a.predictions[0].probability < cut for a in plain]
+    assert {a.abstained for a in answers} == {True, False}  # the median itself is answered
+    assert [a.predictions for a in answers] == [a.predictions for a in plain]
+    assert [a.label for a in answers] == [None if a.abstained else a.predictions[0].label for a in answers]
+    with pytest.raises(UsageError, match=r"threshold is -0\.1, it must be a probability from 0 to 1"):
+        Classifier(info, TorchEngine(network)).predict(photos, threshold=-0.1)

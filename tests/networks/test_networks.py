@@ -338,6 +338,9 @@ def test_batch_norm_of_the_tf_families():
         ("tf_mobilenetv3_small_minimal_100", "mobilenet_v3_small_minimal"),
         ("tf_efficientnet_lite0", "efficientnet_lite0"),
         ("densenet264_48", "densenet_cosine_264_48"),
+        ("ResNet50", "resnet50"),
+        ("efficientnet-b0", "efficientnet_b0"),
+        ("resnet110", "resnet110_cifar"),
     ],
 )
 def test_aliases_resolve(alias, name):
@@ -348,7 +351,11 @@ def test_aliases_resolve(alias, name):
     ("arguments", "sentence"),
     [
         ({"name": "densnet121"}, "did you mean 'densenet121'"),
-        ({"name": "DenseNet-121"}, "did you mean 'densenet121'"),
+        ({"name": "DenseNet 121"}, "did you mean 'densenet121'"),
+        ({"name": "shufflenet_v1"}, "there are shufflenet_v1_g1_x1_0, "),
+        ({"name": "seresnext50"}, "there is seresnext50_32x4d"),
+        ({"name": 3}, "is a text, not 3"),
+        ({"name": "densenet121", "in_chans": 1}, "here it is called 'in_channels'"),
         ({"name": "zzz"}, "`taxonet models`"),
         ({"name": "densenet121", "memory_eficient": True}, "did you mean 'memory_efficient'"),
         ({"name": "densenet121", "memory_efficient": "yes"}, "must be True or False"),

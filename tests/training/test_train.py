@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.training.conftest import COLOURS, QUICK, write_colours
 
 import taxonet
 from taxonet.errors import DataError, TrainingError, UsageError
+from taxonet.evaluation import fit_calibration, fit_temperature
 from taxonet.networks import create_model
 from taxonet.training.recipe import Recipe, read_recipe
 from taxonet.weights.bundle import BundleInfo, read_info, read_tensors
@@ -81,6 +83,22 @@ def test_the_bundle_says_where_it_came_from(run):
     assert info.provenance["versions"]["taxonet"] == taxonet.__version__
     assert info.provenance["parent"] is None
     assert "center_crop(16)" in info.preprocessing
+
+
+def test_the_bundle_has_the_temperature_of_its_validation_pictures(colours, tmp_path):
+    shutil.copytree(colours, tmp_path / "data")
+    red = sorted((tmp_path / "data" / "red").iterdir())
+    for path in red[::2]:  # labels that no network can learn: some validation answers are wrong
+        path.replace(tmp_path / "data" / "blue" / f"was-{path.name}")
+    run = taxonet.train(tmp_path / "data", out=tmp_path / "run", **QUICK)
+    info, scores = read_info(run.bundle), taxonet.evaluate(run.bundle, run.run / "val.csv").scores
+    assert info.temperature == fit_temperature(scores.logits, scores.targets).value != 1.0
+    assert info.threshold is None
+    fitted = fit_calibration(scores.logits, scores.targets)
+    assert run.validation.metrics.log_loss == pytest.approx(fitted.after["log_loss"])  # not the one it was fitted on
+    assert info.metrics["validation"]["ece"] == run.validation.metrics.ece == pytest.approx(fitted.after["ece"])
+    assert run.validation.metrics.top1 == log_of(run.run)[-1]["val_top1"]
+    assert "cross-fitted" in run.report.read_text()
 
 
 def test_the_report_shows_the_run_and_loads_nothing_from_elsewhere(run):
@@ -312,6 +330,7 @@ def test_weights_of_as_many_other_classes_do_not_lend_their_classifier(run, colo
         ({"weights": "nowhere.pth"}, UsageError, "does not exist"),
         ({"recipe": "scrach"}, UsageError, "did you mean 'scratch'"),
         ({"aux_heads": True}, UsageError, "densenet_bc_22_12 has no auxiliary heads"),
+        ({"model": "vgg11", "norm_statistics": "frozen"}, UsageError, "vgg11 has no batch norm"),
         ({"augmentation": "flip | random_resize_crop(16)"}, UsageError, "did you mean 'random_resized_crop'"),
         ({"data": "nowhere"}, DataError, "does not exist"),
         ({"augmentation": "random_resized_crop(24)"}, UsageError, "24×24, image_size asks for 16×16"),
@@ -401,3 +420,67 @@ def test_clipped_to_almost_nothing_only_the_classifiers_matrix_moves(colours, tm
         moved = (trained[name] - parameter).norm() / parameter.norm().clamp(min=1e-3)
         assert moved > 1e-3 if name == "classifier.weight" else moved < 1e-6, name
     assert read_recipe(run.run / "recipe.toml").agc == 1e-7
+
+
+# --- the folder of a run, after a kill at its start
+
+
+def test_a_start_that_was_cut_off_begins_again(run, colours, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".run.json.0123456789ab.tmp").write_text("{")
+    (folder / "run.json").write_bytes((run.run / "run.json").read_bytes())
+    (folder / ".recipe.toml.0123456789ab.tmp").write_text("")
+    with pytest.raises(UsageError, match=r"no run to resume.*the start there was cut off, begin it again without"):
+        taxonet.train(colours, out=folder, resume=True, **QUICK)
+    again = taxonet.train(colours, out=folder, **QUICK)
+    first, second = read_tensors(run.bundle), read_tensors(again.bundle)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "run.json", "notes.tmp"])
+def test_files_of_the_user_are_never_taken_for_a_start_that_was_cut_off(colours, tmp_path, name):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / name).write_text('{"model": "mine"}')
+    with pytest.raises(UsageError, match="is not empty"):
+        taxonet.train(colours, out=folder, **QUICK)
+    assert (folder / name).read_text() == '{"model": "mine"}'
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_run_killed_before_its_tables_were_there_gets_them(run, colours, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("run.json", "recipe.toml", "train.csv"):
+        (folder / name).write_bytes((run.run / name).read_bytes())
+    again = taxonet.train(colours, out=folder, resume=True)
+    assert (folder / "val.csv").read_bytes() == (run.run / "val.csv").read_bytes()
+    first, second = read_tensors(run.bundle), read_tensors(again.bundle)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(run, colours, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(run.run, folder)
+    newest = max((folder / "last").iterdir())
+    newest.write_bytes(newest.read_bytes()[:5000])
+    (folder / "model.safetensors").unlink()
+    again = taxonet.train(colours, out=folder, resume=True, progress=True, keep_checkpoints=3)
+    said = capsys.readouterr().err
+    assert f"{newest} is damaged (it is no checkpoint, or cut off); the checkpoint before it is used" in said
+    assert "going on in epoch 3 of 3, after 0 of its 3 steps" in said
+    first, second = read_tensors(run.bundle), read_tensors(again.bundle)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"keep_checkpoints": 0}, "keep_checkpoints is 0, it must be at least 1"),
+        ({"checkpoint_seconds": -1}, "checkpoint_seconds is -1, it must be at least 0"),
+    ],
+)
+def test_wrong_options_of_checkpoints(colours, tmp_path, options, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        taxonet.train(colours, out=tmp_path / "run", **QUICK, **options)

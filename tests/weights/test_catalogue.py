@@ -16,7 +16,7 @@ from taxonet.errors import BundleError, UsageError
 from taxonet.images import Preprocessing
 from taxonet.networks.registry import create_model, find
 from taxonet.sheets import load_sheet
-from taxonet.weights.catalogue import entries, entry_of_file, find_entry
+from taxonet.weights.catalogue import entries, entry_of_file, find_entry, get_entry
 from taxonet.weights.checkpoint_files import sha256_of
 from taxonet.weights.importers import convert
 from taxonet.weights.layouts import layout_of
@@ -104,6 +104,21 @@ def test_a_tag_that_several_forms_have_needs_the_form():
     assert find_entry("seresnet50.in1k").name == "legacy_seresnet50.in1k"
     assert find_entry("efficientnet_b0.ap_in1k").name == "tf_efficientnet_b0.ap_in1k"
     assert find_entry("mobilenet_v3_large.ra_in1k").name == "mobilenetv3_large_100.ra_in1k"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("tf_mobilenetv3_large_100", "tf_mobilenetv3_large_100.in1k"),
+        ("mobilenetv3_large_100", "mobilenetv3_large_100.ra_in1k"),
+        ("mobilenet_v3_large", "mobilenet_v3_large.IMAGENET1K_V2"),
+        ("tf_efficientnet_b0", "tf_efficientnet_b0.ns_jft_in1k"),
+        ("resnetv2_50", "resnetv2_50.a1h_in1k"),
+        ("vgg_d", "vgg16.IMAGENET1K_V1"),
+    ],
+)
+def test_a_port_s_spelling_keeps_its_form(name, expected):
+    assert get_entry(name).name == expected
 
 
 def test_the_cifar_nets_have_cifar_s_classes():

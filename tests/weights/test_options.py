@@ -12,7 +12,7 @@ from tests.weights.test_importers import foreign_state
 
 import taxonet
 from taxonet.cli.app import main
-from taxonet.errors import UsageError
+from taxonet.errors import BundleError, UsageError
 from taxonet.networks import create_model
 from taxonet.weights import catalogue
 from taxonet.weights.catalogue import find_entry
@@ -214,3 +214,46 @@ def test_a_file_of_the_catalogue_brings_its_classes_and_its_pictures(tmp_path, m
     assert info.classes == entry.class_names()
     assert info.preprocessing == "exif | rgb | resize(32, bicubic) | center_crop(32) | normalize(imagenet)"
     assert done.classes_from == done.preprocessing_from == "the catalogue's for resnet20_cifar.akamaster"
+
+
+def test_caffe_s_residual_nets_are_not_taken_for_the_other_form(tmp_path):
+    path = saved(tmp_path / "net.pth", "timm-legacy_seresnet50")
+    with pytest.raises(UsageError, match=r"say --as seresnet50$"):
+        taxonet.import_weights(path, "seresnet50_v15", tmp_path / "net.safetensors")
+
+
+def test_caffe_s_names_do_not_tell_two_alexnets_apart(tmp_path):
+    _, theirs = foreign_state("alexnet_bvlc", "caffe")
+    torch.save(theirs, tmp_path / "net.pth")
+    done = taxonet.import_weights(tmp_path / "net.pth", "alexnet_caffenet", tmp_path / "net.safetensors")
+    assert done.warning == (
+        "files of alexnet_bvlc have the same names and shapes: nothing tells that this one is of alexnet_caffenet"
+    )
+    with pytest.raises(BundleError, match="not those of alexnet_two_group"):
+        taxonet.import_weights(tmp_path / "net.pth", "alexnet_two_group", tmp_path / "net.safetensors")
+
+
+@pytest.mark.parametrize(("bgr", "turned"), [(None, True), (True, True), (False, False)])
+def test_caffe_s_first_convolution_is_turned_unless_it_was(tmp_path, bgr, turned):
+    _, theirs = foreign_state("googlenet", "caffe")
+    torch.save(theirs, tmp_path / "net.pth")
+    done = taxonet.import_weights(tmp_path / "net.pth", "googlenet", tmp_path / "net.safetensors", bgr=bgr)
+    ours = open_model(done.bundle)[1].body.stem
+    first = next(value for value in ours.parameters() if value.ndim == 4)
+    assert torch.equal(first, theirs["conv1/7x7_s2.weight"].flip(1) if turned else theirs["conv1/7x7_s2.weight"])
+    assert any("BGR" in note for note in done.adapted) == turned
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"path": "{tmp}"}, "is a folder"),
+        ({"path": "{tmp}/none.pth"}, "does not exist"),
+        ({"path": __file__, "out": "{tmp}/net.pth"}, "has the name of another format"),
+    ],
+)
+def test_wrong_files_are_one_sentence(tmp_path, arguments, sentence):
+    values = {"path": __file__, "out": str(tmp_path / "net.safetensors")} | arguments
+    values = {key: value.replace("{tmp}", str(tmp_path)) for key, value in values.items()}
+    with pytest.raises(UsageError, match=sentence):
+        taxonet.import_weights(values["path"], "resnet18", values["out"])

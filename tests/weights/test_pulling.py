@@ -19,8 +19,8 @@ from tests.weights.test_importers import foreign_state
 
 import taxonet
 from taxonet.cli.app import main
-from taxonet.errors import BundleError, DownloadError, UsageError
-from taxonet.weights import catalogue, networks
+from taxonet.errors import BundleError, DataError, DownloadError, UsageError
+from taxonet.weights import catalogue
 from taxonet.weights.bundle import read_info
 from taxonet.weights.catalogue import find_entry
 from taxonet.weights.hub import bundle_path, cache_folder
@@ -56,8 +56,7 @@ def at_url(server, monkeypatch, tmp_path):
     entry = find_entry(URL)
     known = dataclasses.replace(entry, sha256_prefix=hashlib.sha256(data).hexdigest()[:10])
     listed = tuple(known if other is entry else other for other in catalogue.entries())
-    for module in (catalogue, networks):
-        monkeypatch.setattr(module, "entries", lambda: listed)
+    monkeypatch.setattr(catalogue, "entries", lambda: listed)
     server.files[f"/mirror/download.pytorch.org/models/{entry.file}"] = Served(data)
     return network.eval(), server
 
@@ -356,3 +355,16 @@ def test_imported_by_hand_the_catalogue_is_asked_too(at_url, tmp_path):
     assert read_info(done.bundle).provenance["weights"] == URL
     with pytest.raises(UsageError, match=rf"is {URL}, weights of shufflenet_v2_x0_5 and not of shufflenet_v2_x1_0"):
         taxonet.import_weights(tmp_path / "copy.pth", "shufflenet_v2_x1_0", tmp_path / "no.safetensors")
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(at_url, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TAXONET_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DataError, match=r"cannot be written .* set TAXONET_CACHE to another folder"):
+        taxonet.pull(URL)
+
+
+def test_an_endpoint_that_is_no_address_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "nonsense")
+    with pytest.raises(UsageError, match="HF_ENDPOINT is 'nonsense', it must begin with http"):
+        taxonet.pull("densenet121.tv_in1k")

@@ -8,8 +8,11 @@ from collections.abc import Callable, Sequence
 from cyclopts import App, CycloptsError, UnknownCommandError
 
 from taxonet._version import __version__
+from taxonet.cli.calibrate import calibrate
+from taxonet.cli.compare import compare
 from taxonet.cli.demo import demo
 from taxonet.cli.evaluate import evaluate
+from taxonet.cli.explain import explain
 from taxonet.cli.import_weights import import_weights
 from taxonet.cli.info import info
 from taxonet.cli.models import models
@@ -17,7 +20,7 @@ from taxonet.cli.predict import predict
 from taxonet.cli.pull import pull
 from taxonet.cli.train import train
 from taxonet.errors import TaxonetError, nearest
-from taxonet.processes import launched, speaks
+from taxonet.processes import launched, leave, speaks
 
 FINDINGS, USAGE, INTERRUPTED = 1, 2, 130
 VERBS: dict[str, Callable[..., int]] = {
@@ -26,6 +29,9 @@ VERBS: dict[str, Callable[..., int]] = {
     "predict": predict,
     "train": train,
     "evaluate": evaluate,
+    "calibrate": calibrate,
+    "compare": compare,
+    "explain": explain,
     "import": import_weights,
     "pull": pull,
     "demo": demo,
@@ -47,7 +53,13 @@ for name, verb in VERBS.items():
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the entry point of the installed script."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        leave(_run(sys.argv[1:]))
+    return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    words = list(arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     _print_whatever_comes()

@@ -18,7 +18,7 @@ def import_weights(
     source: Annotated[str | None, Parameter(name="--from")] = None,
     classes: str | None = None,
     preprocessing: str | None = None,
-    bgr: bool = False,
+    bgr: bool | None = None,
     licence: str | None = None,
     option: Annotated[list[str] | None, Parameter(negative="")] = None,
     json: bool = False,
@@ -42,7 +42,7 @@ def import_weights(
         Means and deviations of pixels from 0 to 255 are divided by 255 and stand in the order R, G, B:
         "… | normalize((0.48502, 0.45795, 0.40761), (0.00392157, 0.00392157, 0.00392157))".
     bgr
-        The weights were trained on BGR pictures, as Caffe's are.
+        The weights were trained on BGR pictures: the first convolution is turned. By default so for Caffe's names.
     licence
         The licence of the weights.
     option

@@ -58,7 +58,12 @@ def _print(facts: "ModelInfo") -> None:
     print(f"multiply-adds  {short_count(facts.macs)}  (Conv2d and Linear, one image of {pixels})")
     print(f"classes        {facts.num_classes}")
     print(f"preprocessing  {facts.preprocessing}")
-    print(f"options        {', '.join(f'{k}={v!r}' for k, v in facts.options.items())}")
+    for number, (option, value) in enumerate(facts.options.items()):
+        others = [choice for choice in facts.choices.get(option, ()) if choice != value]
+        rule = f"  (or {', '.join(map(repr, others))})" if others else ""
+        print(f"{'options' if number == 0 else '':<15}{option}={value!r}{rule}")
+    if facts.aliases:
+        print(f"also called    {', '.join(facts.aliases)}")
     print(f"pretrained     {', '.join(facts.pretrained) or 'none in the catalogue'}")
     _print_fidelity(facts)
     if facts.note:

@@ -5,6 +5,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from taxonet.errors import UsageError
@@ -31,6 +32,14 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(part) for part in value]
     return value
+
+
+def check_page(path: Path | None) -> None:
+    """Refuse a --html that could not be written, before the work is done."""
+    if path and path.is_dir():
+        raise UsageError(f"--html is {path}, which is a folder, and a file is wanted")
+    if path and not path.absolute().parent.is_dir():
+        raise UsageError(f"the folder {path.parent} of --html does not exist")
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> None:

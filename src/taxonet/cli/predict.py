@@ -23,6 +23,7 @@ def predict(
     model: Annotated[str, Parameter(alias="-m")] = "efficientnet_lite0",
     top: int = 5,
     engine: str = "auto",
+    threshold: float | None = None,
     json: bool = False,
     csv: Path | None = None,
 ) -> int:
@@ -38,10 +39,13 @@ def predict(
         How many classes an answer names.
     engine
         What runs the model: auto or torch.
+    threshold
+        The probability under which an answer is "none of these"; by default what `taxonet calibrate` stored in the
+        bundle, 0 always answers.
     json
         One JSON document on stdout: a list with one object an input, in order.
     csv
-        Write path, rank, label, index, probability and error to this file instead of the terminal.
+        Write path, rank, label, index, probability, error and abstained to this file instead of the terminal.
     """
     from taxonet.console import Terminal
     from taxonet.inference import predict as predict_files
@@ -55,7 +59,9 @@ def predict(
     if csv and csv.is_dir():
         raise UsageError(f"--csv is {csv}, which is a folder, and a file is wanted")
     with Terminal() as terminal:
-        found = predict_files(paths, model=model, top=top, engine=engine, progress=terminal.follow("pictures"))
+        found = predict_files(
+            paths, model=model, top=top, engine=engine, threshold=threshold, progress=terminal.follow("pictures")
+        )
     broken = [answer for answer in found if answer.error]
     if json:
         print_json([answer.as_dict() for answer in found])
@@ -71,16 +77,19 @@ def _print_lines(found: Sequence["Prediction"]) -> None:
     width = max(len(str(answer.path)) for answer in found)
     for answer in found:
         scores = ", ".join(f"{p.label} {p.probability:.3f}" for p in answer.predictions)
+        if answer.abstained:
+            scores = f"none of these ({scores})"
         print(f"{answer.path!s:<{width}}  {scores or 'error: ' + str(answer.error)}")
 
 
 def _write_csv(path: Path, found: Sequence["Prediction"]) -> None:
     text = io.StringIO(newline="")
     writer = csv_module.writer(text)
-    writer.writerow(["path", "rank", "label", "index", "probability", "error"])
+    writer.writerow(["path", "rank", "label", "index", "probability", "error", "abstained"])
     for answer in found:
         for rank, p in enumerate(answer.predictions, start=1):
-            writer.writerow([answer.path, rank, p.label, p.index, f"{p.probability:.6f}", ""])
+            abstained = "yes" if answer.abstained else "no"
+            writer.writerow([answer.path, rank, p.label, p.index, f"{p.probability:.6f}", "", abstained])
         if answer.error:
-            writer.writerow([answer.path, "", "", "", "", answer.error])
+            writer.writerow([answer.path, "", "", "", "", answer.error, ""])
     write_atomically(path, text.getvalue().encode(errors="backslashreplace"))

@@ -15,9 +15,10 @@ def pull(
     list_: Annotated[bool, Parameter(name="--list", negative="")] = False,
     json: bool = False,
 ) -> int:
-    """Bring pretrained weights into the cache, or list what the catalogue knows; the hash of what comes is checked.
+    """Bring pretrained weights into the cache, or list what the catalogue knows.
 
-    The weights are then used by their name: `taxonet predict PHOTO -m densenet121.tv_in1k`.
+    A file of the hub is compared with the SHA-256 that the hub states, a file at a URL with the digits of its hash that
+    the catalogue has. The weights are then used by their name: `taxonet predict PHOTO -m densenet121.tv_in1k`.
 
     The cache is TAXONET_CACHE, else taxonet in XDG_CACHE_HOME or ~/.cache; files of the hub lie in its own cache
     (HF_HOME). HF_ENDPOINT names another hub, TAXONET_MIRROR another server for the files at a URL (MIRROR/host/path),

@@ -17,6 +17,7 @@ OWN = (
     "resume",
     "json",
     "keep-memory",
+    "explain",
     "keep-checkpoints",
     "checkpoint-seconds",
     "log",
@@ -36,6 +37,7 @@ def train(
     log: str = "",
     keep_checkpoints: int = 2,
     checkpoint_seconds: float = 120.0,
+    explain: bool = True,
     json: bool = False,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -85,6 +87,8 @@ def train(
         How many checkpoints stay in last/; a damaged one is passed over for the one before.
     checkpoint_seconds
         The time between checkpoints within an epoch.
+    explain
+        Show in the report what spoke for the worst mistakes (Grad-CAM), where captum is installed.
     json
         One JSON document on stdout at the end.
     epochs
@@ -124,6 +128,7 @@ def train(
         log=log,
         keep_checkpoints=keep_checkpoints,
         checkpoint_seconds=checkpoint_seconds,
+        explain=explain,
         progress=True,
         **overrides,
     )

@@ -32,7 +32,9 @@ def draw_block(variant: str, facts: VariantFacts, path: str) -> str:
 def _module_and_input(network: Network, facts: VariantFacts, path: str) -> tuple[nn.Module, tuple[int, ...]]:
     inside = dict(network.body.named_modules())
     if path not in inside or not path:
-        raise UsageError(f"{network.variant} has no module '{path}'{nearest(path, [name for name in inside if name])}")
+        hint = nearest(path, [name for name in inside if name])
+        blocks = ", ".join(name for name, _ in network.body.named_children())
+        raise UsageError(f"{network.variant} has no module '{path}'{hint}; at the top there are {blocks}")
     seen: list[torch.Tensor] = []
 
     def note(_: nn.Module, arguments: tuple[object, ...]) -> None:
@@ -90,37 +92,44 @@ def _chains(steps: list[Step], rows: dict[int, int]) -> list[list[Step]]:
     return chains
 
 
-def _columns(
-    steps: list[Step], chains: list[list[Step]], rows: dict[int, int]
-) -> tuple[dict[int, int], list[tuple[Step, Step, int]]]:
-    """The column of each step, and every edge with the column in which it runs; nothing crosses a step's cell."""
+@dataclass
+class _Edge:
+    """A line from a step to one that takes from it, down a column of its own."""
+
+    source: Step
+    target: Step
+    column: int
+    sideways: bool = False  # it ends at the side of its target
+
+
+def _columns(steps: list[Step], chains: list[list[Step]], rows: dict[int, int]) -> tuple[dict[int, int], list[_Edge]]:
+    """The column of each step and of each edge; a cell is a row (even) or the gap below it (odd), and has one owner."""
     taken: set[tuple[int, int]] = set()
     columns: dict[int, int] = {}
-    edges: list[tuple[Step, Step, int]] = []
+    edges: list[_Edge] = []
 
-    def free(first: int, last: int) -> int:
-        for column in sorted(range(-12, 13), key=lambda c: (abs(c), c < 0)):
-            if all((row, column) not in taken for row in range(first, last + 1)):
-                return column
-        return 13
+    def claim(source: Step, target: Step, column: int | None = None) -> int:
+        """The nearest column that is free from below `source` to above `target`, or beside it where roads meet."""
+        cells = range(2 * rows[id(source)] + 1, 2 * rows[id(target)] + target.join)
+        if column is None:
+            nearest_first = sorted(range(-200, 201), key=lambda c: (abs(c), c < 0))
+            column = next(c for c in nearest_first if all((cell, c) not in taken for cell in cells))
+        taken.update((cell, column) for cell in cells)
+        return column
 
     for number, chain in enumerate(chains):
-        inner = [step for step in chain if id(step) not in columns]
-        first, last = rows[id(chain[0])] + (number > 0), rows[id(chain[-1])] - (number > 0)
-        column = 0 if number == 0 else free(first, last)
-        taken |= {(row, column) for row in range(first, last + 1)}
-        columns |= {id(step): column for step in inner}
-        edges += [(source, step, column) for source, step in pairwise(chain)]
-    known = {(id(source), id(step)) for source, step, _ in edges}
+        column = claim(chain[0], chain[-1], None if number else 0)
+        if number == 0:
+            taken.update({(0, 0), (2 * rows[id(chain[-1])], 0)})
+        columns |= {id(step): column for step in chain if id(step) not in columns}
+        edges += [_Edge(source, step, column) for source, step in pairwise(chain)]
+    known = {(id(edge.source), id(edge.target)) for edge in edges}
     for step in steps:
         for source in step.inputs:
-            if (id(source), id(step)) in known:
-                continue
-            known.add((id(source), id(step)))
-            first, last = rows[id(source)] + 1, rows[id(step)] - 1
-            column = free(first, last + step.join) if first <= last else columns[id(step)]
-            taken |= {(row, column) for row in range(first, last + 1)}
-            edges.append((source, step, column))
+            if (id(source), id(step)) not in known:
+                known.add((id(source), id(step)))
+                adjacent = rows[id(source)] + 1 == rows[id(step)]
+                edges.append(_Edge(source, step, columns[id(step)] if adjacent else claim(source, step)))
     return columns, edges
 
 
@@ -132,25 +141,18 @@ def _drawn(title: str, steps: list[Step]) -> str:
         place = places[id(step)]
         place.width = 26 if step.round else max(svg.text_width(words, SIZE) for words in step.lines) + 18
         place.height = 26 if step.round else LINE * len(step.lines) + 12
-    widths = {
-        column: max((places[id(s)].width for s in steps if columns[id(s)] == column), default=0.0)
-        for column in {*columns.values(), *(c for *_, c in edges)}
-    }
-    centres, x = {}, float(MARGIN)
-    for column in sorted(widths):
-        width = max(widths[column], 14)
-        centres[column] = x + width / 2
-        x += width + 26
+    centres, right = _centres(columns, edges, places)
+    lanes = _Lanes(edges, places)
     heights = [max(places[id(s)].height for s in steps if rows[id(s)] == row) for row in range(max(rows.values()) + 1)]
-    tops = [64 + sum(heights[:row]) + GAP * row for row in range(len(heights))]
+    tops = [64.0]
+    for row, height in enumerate(heights[:-1]):
+        tops.append(tops[-1] + height + lanes.gap(row))
     for place in places.values():
         place.x, place.y = centres[place.column], tops[place.row] + heights[place.row] / 2
     parts = [svg.text(MARGIN, 30, title, 14, bold=True)]
-    cells = {(place.row, place.x) for place in places.values()}
-    for a, b, column in edges:
-        source, target, way = places[id(a)], places[id(b)], centres[column]
-        between = any(row == target.row and min(way, target.x) < other < max(way, target.x) for row, other in cells)
-        parts.append(_edge(source, target, way, tops, heights, b.join and not between))
+    for edge in edges:
+        leave, arrive = (tops[row] + heights[row] + lanes.below(row, key) for row, key in lanes.of(edge))
+        parts.append(_line(edge, places, centres, leave, arrive))
     for step in steps:
         parts += _box(step, places[id(step)])
     first, last = places[id(steps[0])], places[id(steps[-1])]
@@ -158,8 +160,55 @@ def _drawn(title: str, steps: list[Step]) -> str:
     parts.append(svg.text(first.x + first.width / 2 + 8, first.y + 4, _shape(steps[0]), 11, fill=svg.FAINT))
     parts.append(svg.line([(last.x, foot), (last.x, foot + 24)]))
     parts.append(svg.text(last.x, foot + 38, _shape(steps[-1]), 11, "middle", fill=svg.FAINT))
-    width = max(x - 26 + MARGIN, svg.text_width(title, 14) + 2 * MARGIN, first.x + 120)
+    width = max(right + MARGIN, svg.text_width(title, 14) + 2 * MARGIN, first.x + 120)
     return svg.document(width, foot + 38 + MARGIN, title, parts)
+
+
+def _centres(columns: dict[int, int], edges: list[_Edge], places: dict[int, _Place]) -> tuple[dict[int, float], float]:
+    """The middle of each column, and where the last one ends."""
+    widths = dict.fromkeys({*columns.values(), *(edge.column for edge in edges)}, 14.0)
+    for place in places.values():
+        widths[place.column] = max(widths[place.column], place.width)
+    centres, x = {}, float(MARGIN)
+    for column in sorted(widths):
+        centres[column] = x + widths[column] / 2
+        x += widths[column] + 26
+    return centres, x - 26
+
+
+class _Lanes:
+    """The heights, in the gaps between rows, of the level parts of edges: one a step that they leave or reach."""
+
+    def __init__(self, edges: list[_Edge], places: dict[int, _Place]) -> None:
+        self.places = places
+        self.used: dict[int, list[tuple[str, int]]] = {}
+        cells = {(place.row, place.column) for place in places.values()}
+        for edge in edges:
+            a, b = places[id(edge.source)], places[id(edge.target)]
+            between = range(min(edge.column, b.column) + 1, max(edge.column, b.column))
+            edge.sideways = (
+                edge.target.join and edge.column != b.column and not any((b.row, column) in cells for column in between)
+            )
+            for row, key in self.of(edge):
+                level = edge.column != (a.column if key[0] == "leave" else b.column)
+                if level and not (edge.sideways and key[0] == "reach") and key not in self.used.setdefault(row, []):
+                    self.used[row].append(key)
+        for keys in self.used.values():
+            keys.sort(key=lambda key: key[0])  # those that leave above those that reach
+
+    def of(self, edge: _Edge) -> list[tuple[int, tuple[str, int]]]:
+        """The gap (by the row above) and the lane's key for an edge's first and last level part."""
+        a, b = self.places[id(edge.source)], self.places[id(edge.target)]
+        return [(a.row, ("leave", id(edge.source))), (b.row - 1, ("reach", id(edge.target)))]
+
+    def gap(self, row: int) -> float:
+        """The height of the gap below a row."""
+        return max(GAP, 11.0 * (len(self.used.get(row, ())) + 1))
+
+    def below(self, row: int, key: tuple[str, int]) -> float:
+        """How far below its row a lane runs."""
+        keys = self.used.get(row, [])
+        return self.gap(row) * ((keys.index(key) + 1) / (len(keys) + 1) if key in keys else 0.5)
 
 
 def _shape(step: Step) -> str:
@@ -177,14 +226,15 @@ def _box(step: Step, place: _Place) -> list[str]:
     return parts
 
 
-def _edge(a: _Place, b: _Place, x: float, tops: list[float], heights: list[float], sideways: bool) -> str:
-    """From the foot of `a` down the column at `x` to the head of `b`, or to its side where roads meet."""
-    start, end = (a.x, a.y + a.height / 2), (b.x, b.y - b.height / 2)
-    leave = tops[a.row] + heights[a.row] + GAP * 0.35
-    arrive = tops[b.row] - GAP * 0.45
-    if x == a.x == b.x:
-        return svg.line([start, end])
-    if sideways and x != b.x:
-        side = b.x + (b.width / 2 if x > b.x else -b.width / 2)
-        return svg.line([start, (a.x, leave), (x, leave), (x, b.y), (side, b.y)])
-    return svg.line([start, (a.x, leave), (x, leave), (x, arrive), (b.x, arrive), end])
+def _line(edge: _Edge, places: dict[int, _Place], centres: dict[int, float], leave: float, reach: float) -> str:
+    """From the foot of a step down the edge's column to the head of the other, or to its side where roads meet."""
+    a, b, x = places[id(edge.source)], places[id(edge.target)], centres[edge.column]
+    points = [(a.x, a.y + a.height / 2)]
+    if x != a.x:
+        points += [(a.x, leave), (x, leave)]
+    if edge.sideways:
+        points += [(x, b.y), (b.x + (b.width / 2 if x > b.x else -b.width / 2), b.y)]
+    else:
+        points += [(x, reach), (b.x, reach)] if x != b.x else []
+        points.append((b.x, b.y - b.height / 2))
+    return svg.line(points)

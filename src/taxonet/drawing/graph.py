@@ -163,7 +163,10 @@ def _parameter(node: fx.Node) -> str | None:
     if node.op == "get_attr":
         return str(node.target).rpartition(".")[2].replace("_", " ")
     names = [_parameter(n) for n in node.all_input_nodes]
-    return names[0] if node.op == "call_function" and len(names) == 1 else None
+    if node.op != "call_function" or len(names) != 1 or names[0] is None:
+        return None
+    factors = [f"{a:.4g} · " for a in node.args if isinstance(a, int | float) and node.target in JOINS]
+    return "".join(factors) + names[0]
 
 
 def _of_module(module: nn.Module) -> tuple[str, str]:

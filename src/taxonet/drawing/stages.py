@@ -23,7 +23,7 @@ def draw_stages(variant: str, facts: VariantFacts) -> str:
         network = create_model(variant, num_classes=facts.num_classes, in_channels=facts.channels)
     costs = by_stage(network, facts.input_size, facts.input_size, facts.channels)
     words = {name: summary(stage) for name, stage in network.body.named_children()}
-    head = _head(network)
+    head = _head(network, costs[-2].shape[0])
     params, macs = sum(c.params for c in costs), sum(c.macs for c in costs)
     parts = [
         svg.text(24, 30, variant, 17, bold=True),
@@ -57,12 +57,18 @@ def draw_stages(variant: str, facts: VariantFacts) -> str:
     return svg.document(WIDTH, TOP + len(rows) * ROW + 8, f"The stages of {variant}", parts)
 
 
-def _head(network: Network) -> str:
-    """What comes after the last map: pooling, linear layers, the classifier."""
-    hidden = [m for child in network.children() if child is not network.body for m in child.modules()]
-    sizes = [m.out_features for m in hidden if isinstance(m, nn.Linear) and m is not network.classifier]
-    linear = [f"linear {size}" for size in (*sizes, network.classifier.out_features)]
-    return ", ".join(("pooling", *linear[:-1], *(["dropout"] if network.dropout.p else []), linear[-1]))
+def _head(network: Network, maps: int) -> str:
+    """What comes after the last map: pooling (or all of its pixels), hidden layers, dropout, the classifier."""
+    ends = (network.body, network.dropout, network.classifier, network.auxiliary)
+    inside = [m for child in network.children() if child not in ends for m in child.modules()]
+    layers = [*(m for m in inside if isinstance(m, nn.Linear | nn.Dropout)), network.dropout, network.classifier]
+    words = [
+        f"linear {m.out_features}" if isinstance(m, nn.Linear) else "dropout"
+        for m in layers
+        if isinstance(m, nn.Linear) or m.p > 0
+    ]
+    first = next(m for m in layers if isinstance(m, nn.Linear))
+    return ", ".join(("all pixels" if first.in_features > maps else "pooling", *words))
 
 
 def _slab(cost: StageCost, largest: int, y: float) -> tuple[str, float]:

@@ -22,6 +22,7 @@ MAX_SIDE = 4096  # a bundle is written by a stranger: its preprocessing must not
 MAX_RESIZED = 2**26  # pixels; a 1×100,000 picture brought to short side 256 would have 6.5 billion
 
 Size = tuple[int, int]  # height, width
+Box = tuple[float, float, float, float]  # left, upper, right, lower, in pixels
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class Geometry(Step):
     def scaled(self, ratio: float) -> "Geometry":
         """This step for an output `ratio` times as large, sizes rounded."""
         raise NotImplementedError
+
+    def covered(self, size: Size) -> Box:
+        """What the output covers of a picture of `size`, in its pixels; beyond its border there are zeros."""
+        return 0, 0, size[1], size[0]
 
     @property
     def short_side(self) -> int | None:
@@ -136,14 +141,19 @@ class Fit(Geometry):
 
     def apply(self, picture: Picture) -> Picture:
         """Return the whole picture centred in `size` × `size`."""
-        long = max(picture.height, picture.width)
-        height = max(1, round(self.size * picture.height / long))
-        width = max(1, round(self.size * picture.width / long))
+        height, width = self._target(picture.height, picture.width)
         return _crop(_resample(picture, height, width, self.filter), self.size, self.size)
 
     def output_size(self, size: Size | None) -> Size | None:
         """Always (size, size)."""
         return self.size, self.size
+
+    def covered(self, size: Size) -> Box:
+        """The whole picture and the zeros that make it square."""
+        height, width = self._target(*size)
+        x, y = size[1] / width, size[0] / height
+        left, upper = crop_offset(width, self.size), crop_offset(height, self.size)
+        return left * x, upper * y, (left + self.size) * x, (upper + self.size) * y
 
     def scaled(self, ratio: float) -> "Fit":
         """The same with `size` × `ratio`, rounded."""
@@ -153,6 +163,10 @@ class Fit(Geometry):
     def short_side(self) -> int | None:
         """`size`, more than enough: it is the long side that becomes `size`; None for nearest."""
         return None if self.filter == "nearest" else self.size
+
+    def _target(self, height: int, width: int) -> Size:
+        long = max(height, width)
+        return max(1, round(self.size * height / long)), max(1, round(self.size * width / long))
 
 
 @dataclass(frozen=True)
@@ -190,6 +204,12 @@ class CenterCrop(Geometry):
         """Always (height, width)."""
         return self.size
 
+    def covered(self, size: Size) -> Box:
+        """The middle."""
+        height, width = self.size
+        left, upper = crop_offset(size[1], width), crop_offset(size[0], height)
+        return left, upper, left + width, upper + height
+
     def scaled(self, ratio: float) -> "CenterCrop":
         """The same with both sides × `ratio`, rounded."""
         height, width = self.size
@@ -216,6 +236,10 @@ class Pad(Geometry):
     def output_size(self, size: Size | None) -> Size | None:
         """The size with the border; None when it depends on the picture."""
         return (size[0] + 2 * self.border, size[1] + 2 * self.border) if size else None
+
+    def covered(self, size: Size) -> Box:
+        """The picture and its border."""
+        return -self.border, -self.border, size[1] + self.border, size[0] + self.border
 
     def scaled(self, ratio: float) -> "Pad":
         """The same with the border × `ratio`, rounded."""

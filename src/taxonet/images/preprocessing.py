@@ -17,7 +17,7 @@ from PIL import Image
 from taxonet.errors import UsageError, nearest
 from taxonet.images.colour import Mode
 from taxonet.images.decode import Picture, Source, decode_picture
-from taxonet.images.geometry import GEOMETRY, Geometry, Size
+from taxonet.images.geometry import GEOMETRY, Box, Geometry, Size
 from taxonet.images.notation import Step, parse_steps, show_steps
 from taxonet.images.source import DEFAULT_LIMITS, Limits
 
@@ -202,6 +202,24 @@ class Preprocessing:
             raise UsageError(f"the preprocessing '{self}' fixes no size; end it with center_crop, squash or fit")
         return size
 
+    def seen(self, height: int, width: int) -> Box:
+        """What the network sees of an upright picture of `height` × `width`: (left, upper, right, lower) in its pixels.
+
+        Beyond the picture's border, where the box reaches it, the network sees zeros.
+        """
+        size, left, upper, x, y = (height, width), 0.0, 0.0, 1.0, 1.0  # x, y: pixels of the picture a pixel of now
+        for step in self._geometry:
+            box, after = step.covered(size), step.output_size(size) or size
+            left, upper = left + box[0] * x, upper + box[1] * y
+            x, y = x * (box[2] - box[0]) / after[1], y * (box[3] - box[1]) / after[0]
+            size = after
+        return left, upper, left + size[1] * x, upper + size[0] * y
+
+    @property
+    def turns_upright(self) -> bool:
+        """Whether the EXIF orientation is applied."""
+        return isinstance(self.steps[0], Exif)
+
     @property
     def channels(self) -> int:
         """3 for rgb, 1 for grey."""
@@ -245,8 +263,9 @@ class Preprocessing:
         return replace(self, steps=tuple(steps))
 
     def _picture(self, source: Source, limits: Limits) -> Picture:
-        exif = isinstance(self.steps[0], Exif)
-        return decode_picture(source, exif=exif, mode=self._colour.mode, short_side=self.short_side, limits=limits)
+        return decode_picture(
+            source, exif=self.turns_upright, mode=self._colour.mode, short_side=self.short_side, limits=limits
+        )
 
     @cached_property
     def _geometry(self) -> tuple[Geometry, ...]:

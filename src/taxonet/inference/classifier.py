@@ -7,7 +7,7 @@ Pictures are decoded and resized on threads while the engine runs; a picture tha
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from taxonet.inference.engines import Engine, TorchEngine, check_engine
 from taxonet.weights.bundle import BundleInfo
 
 ImageInput: TypeAlias = Source
+T = TypeVar("T")
 
 BATCH = 32  # beyond this the network gains nothing on a CPU, and the pictures leave its caches
 
@@ -35,28 +36,35 @@ class LabelScore:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one input: the likeliest classes in falling order, or the reason why there are none."""
+    """The answer for one input: the likeliest classes in falling order, or the reason why there are none.
+
+    `abstained` says "none of these": the likeliest class is less probable than the threshold. `predictions` then still
+    holds the classes, and `label` is None.
+    """
 
     path: str | None
     predictions: tuple[LabelScore, ...]
     error: str | None = None
+    abstained: bool = False
 
     @property
     def label(self) -> str | None:
-        """The likeliest class, None where the input could not be read."""
-        return self.predictions[0].label if self.predictions else None
+        """The likeliest class, None where the input could not be read or the model abstained."""
+        return self.predictions[0].label if self.predictions and not self.abstained else None
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON form: `{"path", "predictions": [{"label", "index", "probability"}], "error"}`."""
-        return {"path": self.path, "predictions": [vars(p) for p in self.predictions], "error": self.error}
+        """The JSON form: `{"path", "predictions": [{"label", "index", "probability"}], "error", "abstained"}`."""
+        scores = [vars(p) for p in self.predictions]
+        return {"path": self.path, "predictions": scores, "error": self.error, "abstained": self.abstained}
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One input's class probabilities, or the reason why it could not be read."""
+    """One input's class probabilities and the logits they come from, or the reason why it could not be read."""
 
     probabilities: NDArray[np.float32] | None
     error: str | None = None
+    logits: NDArray[np.float32] | None = None
 
 
 class Classifier:
@@ -74,7 +82,11 @@ class Classifier:
         return self.info.classes
 
     def predict(
-        self, images: ImageInput | Sequence[ImageInput], top: int = 5, batch_size: int = BATCH
+        self,
+        images: ImageInput | Sequence[ImageInput],
+        top: int = 5,
+        batch_size: int = BATCH,
+        threshold: float | None = None,
     ) -> list[Prediction]:
         """Classify pictures.
 
@@ -82,24 +94,31 @@ class Classifier:
             images: paths, encoded bytes, PIL images or uint8 arrays (H, W, 3); one or many.
             top: how many classes an answer names, the likeliest first.
             batch_size: how many pictures the engine sees at once.
+            threshold: probability from 0 to 1 under which an answer is "none of these"; by default the bundle's, 0
+                always answers.
 
         Returns:
             One `Prediction` an input, in the order given; `.error` says why an input could not be read.
         """
-        return list(self.predict_each(_as_list(images), top, batch_size))
+        return list(self.predict_each(_as_list(images), top, batch_size, threshold))
 
-    def predict_each(self, images: Iterable[ImageInput], top: int = 5, batch_size: int = BATCH) -> Iterator[Prediction]:
+    def predict_each(
+        self, images: Iterable[ImageInput], top: int = 5, batch_size: int = BATCH, threshold: float | None = None
+    ) -> Iterator[Prediction]:
         """Like `predict`, one answer after the other: for any number of pictures, in bounded memory."""
         if top < 1:
             raise UsageError(f"top is {top}, it must be at least 1")
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise UsageError(f"threshold is {threshold}, it must be a probability from 0 to 1")
+        least = (self.info.threshold or 0.0) if threshold is None else threshold
         for image, scored in self.score_each(images, batch_size):
             path = os.fspath(image) if isinstance(image, str | os.PathLike) else None
             if scored.probabilities is None:
                 yield Prediction(path, (), scored.error)
                 continue
             order = np.argsort(-scored.probabilities, kind="stable")[:top]
-            found = (LabelScore(self.classes[i], int(i), float(scored.probabilities[i])) for i in order)
-            yield Prediction(path, tuple(found))
+            found = tuple(LabelScore(self.classes[i], int(i), float(scored.probabilities[i])) for i in order)
+            yield Prediction(path, found, abstained=found[0].probability < least)
 
     def predict_proba(self, images: ImageInput | Sequence[ImageInput], batch_size: int = BATCH) -> NDArray[np.float32]:
         """Class probabilities (n, classes), one row an input; a row of NaN where an input cannot be read."""
@@ -112,36 +131,87 @@ class Classifier:
 
     def score_each(self, images: Iterable[ImageInput], batch_size: int = BATCH) -> Iterator[tuple[ImageInput, Scored]]:
         """Every input with its probabilities or its error, in order."""
+        for image, found in self.logits_each(images, self._read, batch_size):
+            if isinstance(found, str):
+                yield image, Scored(None, found)
+            else:
+                yield image, Scored(self.calibrated(found)[0], None, found[0])
+
+    def logits_each(
+        self,
+        items: Iterable[T],
+        read: Callable[[T], NDArray[np.uint8]],
+        batch_size: int = BATCH,
+        rows: int = 1,
+    ) -> Iterator[tuple[T, NDArray[np.float32] | str]]:
+        """Every item with the logits of its prepared pictures, or the reason why it cannot be read, in order.
+
+        Args:
+            items: whatever `read` takes.
+            read: gives an item's prepared pixels, (rows, H, W, C) uint8, on a thread; an ImageError is the item's.
+            batch_size: how many pictures the engine sees at once.
+            rows: how many pictures an item has, so that what waits stays bounded.
+
+        Returns:
+            Pairs of an item and its logits (rows, classes) before the temperature, or the reason.
+        """
         if batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}, it must be at least 1")
-        waiting: list[tuple[ImageInput, NDArray[np.uint8] | str]] = []
-        for item in read_ahead(self._read, images, ahead=2 * batch_size):
+        ahead = max(2, 2 * batch_size // rows)
+        waiting: list[tuple[T, NDArray[np.uint8] | str]] = []
+        for item in read_ahead(lambda item: _read_or_reason(read, item), items, ahead=ahead):
             waiting.append(item)
-            if len(waiting) == batch_size:
-                yield from self._answer(waiting)
+            if len(waiting) * rows >= batch_size:
+                yield from self._answer(waiting, batch_size)
                 waiting = []
-        yield from self._answer(waiting)
+        yield from self._answer(waiting, batch_size)
 
-    def _read(self, image: ImageInput) -> tuple[ImageInput, NDArray[np.uint8] | str]:
-        try:
-            return image, self.preprocessing.pixels(image, limits=self.limits)
-        except ImageError as error:
-            return image, str(error)
+    def _read(self, image: ImageInput) -> NDArray[np.uint8]:
+        return self.preprocessing.pixels(image, limits=self.limits)[None]
 
-    def _answer(self, items: list[tuple[ImageInput, NDArray[np.uint8] | str]]) -> Iterator[tuple[ImageInput, Scored]]:
+    def _answer(
+        self, items: list[tuple[T, NDArray[np.uint8] | str]], batch_size: int
+    ) -> Iterator[tuple[T, NDArray[np.float32] | str]]:
         readable = [pixels for _, pixels in items if not isinstance(pixels, str)]
-        rows = iter(self.probabilities(np.stack(readable)) if readable else ())
-        for image, pixels in items:
-            yield image, Scored(None, pixels) if isinstance(pixels, str) else Scored(next(rows))
+        together = np.concatenate(readable) if readable else np.empty(0, np.uint8)
+        parts = [self.logits(together[i : i + batch_size]) for i in range(0, len(together), batch_size)]
+        logits, start = np.concatenate(parts) if parts else np.empty(0, np.float32), 0
+        for item, pixels in items:
+            if isinstance(pixels, str):
+                yield item, pixels
+            else:
+                yield item, logits[start : start + len(pixels)]
+                start += len(pixels)
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits (N, classes), before the temperature, of prepared pixels (N, H, W, C) uint8."""
+        logits = self.engine.run(self.preprocessing.normalized(pixels))
+        if not np.isfinite(logits).all():
+            raise BundleError("the model answers with NaN or infinity, its weights are broken")
+        return logits
+
+    def calibrated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities (N, classes) of logits (N, classes): the softmax after division by the bundle's temperature."""
+        return softmax(logits, self.info.temperature)
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Calibrated probabilities (N, classes) of prepared pixels (N, H, W, C) uint8."""
-        logits = self.engine.run(self.preprocessing.normalized(pixels)) / np.float32(self.info.temperature)
-        if not np.isfinite(logits).all():
-            raise BundleError("the model answers with NaN or infinity, its weights are broken")
-        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-        scores: NDArray[np.float32] = exponents / exponents.sum(axis=1, keepdims=True)
-        return scores
+        return self.calibrated(self.logits(pixels))
+
+
+def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
+    """Probabilities (N, classes) of logits (N, classes) divided by a temperature, in float32."""
+    divided = logits / np.float32(temperature)
+    exponents = np.exp(divided - divided.max(axis=1, keepdims=True))
+    probabilities: NDArray[np.float32] = exponents / exponents.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def _read_or_reason(read: Callable[[T], NDArray[np.uint8]], item: T) -> tuple[T, NDArray[np.uint8] | str]:
+    try:
+        return item, read(item)
+    except ImageError as error:
+        return item, str(error)
 
 
 def _as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
@@ -180,6 +250,7 @@ def predict(
     model: str | os.PathLike[str] = "efficientnet_lite0",
     top: int = 5,
     engine: str = "auto",
+    threshold: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:
     """Classify files, whole folders and glob patterns.
@@ -189,6 +260,7 @@ def predict(
         model: a bundle's path or a catalogue name.
         top: how many classes an answer names.
         engine: what runs the model.
+        threshold: probability under which an answer is "none of these"; by default the bundle's, 0 always answers.
         progress: called with (pictures done, pictures in all).
 
     Returns:
@@ -196,7 +268,8 @@ def predict(
     """
     files = expand_inputs([paths] if isinstance(paths, str | os.PathLike) else paths)
     answers = []
-    for done, answer in enumerate(load(model, engine).predict_each(files, top), start=1):
+    found = load(model, engine).predict_each(files, top, threshold=threshold)
+    for done, answer in enumerate(found, start=1):
         answers.append(answer)
         if progress:
             progress(done, len(files))

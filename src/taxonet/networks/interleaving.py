@@ -92,8 +92,10 @@ def width_rule(parameters: int, kernel: int = 3) -> list[Partition]:
     Raises:
         UsageError: a budget or a kernel below 1.
     """
-    if parameters < 1 or kernel < 1:
-        raise UsageError(f"the budget is {parameters} parameters with kernel {kernel}, both must be at least 1")
+    if not isinstance(parameters, int) or not isinstance(kernel, int) or parameters < 1 or kernel < 1:
+        raise UsageError(
+            f"the budget is {parameters!r} parameters with kernel {kernel!r}, both must be whole numbers and at least 1"
+        )
     area = kernel**2
     found = []
     for primary in range(1, math.isqrt(parameters) + 1):

@@ -80,6 +80,7 @@ ALIASES = {
     "mobilenetv2_100": "mobilenet_v2",
     "mobilenetv2_140": "mobilenet_v2_140",
     "mobilenet_v2_100": "mobilenet_v2",
+    "mobilenetv2": "mobilenet_v2",
 }
 
 register("mobilenet_v2", MobileNetV2, VARIANTS, ALIASES)

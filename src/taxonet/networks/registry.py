@@ -14,6 +14,14 @@ from taxonet.errors import UsageError, nearest
 from taxonet.networks.layers import Network
 from taxonet.sheets import families
 
+# how timm and torchvision call what has another name here
+OTHER_WORDS = {
+    "in_chans": "in_channels",
+    "drop_rate": "dropout",
+    "drop_path_rate": "stochastic_depth",
+    "aux_logits": "aux_heads",
+    "pretrained": "weights",
+}
 MAX_CLASSES = 1_000_000  # a classifier beyond this is a mistake or an attack, not a data set
 
 
@@ -65,13 +73,36 @@ def _load_families() -> None:
 
 
 def find(name: str) -> Variant:
-    """The variant called `name`, by its own name or an alias; an unknown name raises `UsageError`."""
+    """The variant called `name`, by its own name or an alias, case and - for _ aside; another is a `UsageError`."""
+    if not isinstance(name, str):
+        raise UsageError(f"the name of a network is a text, not {name!r}")
     _load_families()
-    name = _ALIASES.get(name, name)
-    if name not in _VARIANTS:
-        hint = nearest(name, [*_VARIANTS, *_ALIASES])
-        raise UsageError(f"there is no network called '{name}'{hint or '; `taxonet models` lists them all'}")
-    return _VARIANTS[name]
+    known = {**{own: own for own in _VARIANTS}, **_ALIASES}
+    target = known.get(name) or known.get(name.lower().replace("-", "_"))
+    if target is None:
+        raise UsageError(f"there is no network called '{name}'{_hint(name) or '; `taxonet models` lists them all'}")
+    return _VARIANTS[target]
+
+
+def _hint(name: str) -> str:
+    """The names that go on where `name` ends (resnet20 → resnet20_cifar), else the nearest."""
+    longer = [own for own in _VARIANTS if own.startswith(name.lower().replace("-", "_") + "_")]
+    if longer:
+        return f"; there {'is' if len(longer) == 1 else 'are'} {', '.join(longer[:4])}{' …' if len(longer) > 4 else ''}"
+    return nearest(name, [*_VARIANTS, *_ALIASES])
+
+
+def choices_of(variant: Variant) -> dict[str, list[Any]]:
+    """The values that each option of a variant takes, where they can be listed."""
+    hints = get_type_hints(variant.network.__init__)
+    listed = {name: [False, True] if hints[name] is bool else list(get_args(hints[name])) for name in variant.options()}
+    return {name: values for name, values in listed.items() if values}
+
+
+def aliases_of(name: str) -> list[str]:
+    """The other spellings of a variant."""
+    _load_families()
+    return [alias for alias, target in _ALIASES.items() if target == name]
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -101,7 +132,9 @@ def create_model(name: str, num_classes: int | None = None, in_channels: int = 3
     allowed = variant.options()
     for option, value in options.items():
         if option not in allowed:
-            raise UsageError(f"{variant.name} has no option '{option}'{nearest(option, allowed)}")
+            ours = OTHER_WORDS.get(option)
+            hint = f"; here it is called '{ours}'" if ours else nearest(option, allowed)
+            raise UsageError(f"{variant.name} has no option '{option}'{hint}")
         _check_option(option, value, hints[option])
     network = variant.network(classes, in_channels, **{**variant.row, **options})
     network.variant = variant.name

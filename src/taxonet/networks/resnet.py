@@ -143,12 +143,17 @@ PRE_ACTIVATION: dict[str, dict[str, Any]] = {
     "wrn16_8_cifar": {"blocks": (2, 2, 2), "width": 128, "bottleneck": False, "large": False},
 }
 
-ALIASES = {"resnetv2_50": "preresnet50", "resnetv2_101": "preresnet101", "resnetv2_152": "preresnet152"}
+ALIASES = {
+    **{f"resnetv2_{depth}": f"preresnet{depth}" for depth in (50, 101, 152)},
+    **{f"preresnet{depth}": f"preresnet{depth}_cifar" for depth in (110, 164, 1001)},  # depths of CIFAR nets alone
+    "wrn16_8": "wrn16_8_cifar",
+}
+CIFAR_ALIASES = {f"resnet{depth}": f"resnet{depth}_cifar" for depth in (20, 32, 44, 56, 110, 1202)}
 
 
 def _classes(row: Any) -> int:
     return 1000 if row["large"] else 10
 
 
-register("resnet", ResNet, VARIANTS, default_classes=_classes)
+register("resnet", ResNet, VARIANTS, CIFAR_ALIASES, default_classes=_classes)
 register("resnet", PreResNet, PRE_ACTIVATION, ALIASES, default_classes=_classes)

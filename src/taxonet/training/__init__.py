@@ -1,6 +1,7 @@
 """Training: from a folder of pictures to a bundle and a report."""
 
 from taxonet.training.recipe import Recipe
+from taxonet.training.side_by_side import TrainedComparison, train_and_compare
 from taxonet.training.train import TrainResult, train
 
-__all__ = ["Recipe", "TrainResult", "train"]
+__all__ = ["Recipe", "TrainResult", "TrainedComparison", "train", "train_and_compare"]

@@ -317,7 +317,7 @@ def validate(training: Training) -> Evaluation:
     classifier = training.classifier(training.result)
     try:
         evaluation = evaluate_samples(
-            classifier, training.val, lambda done, _: training.listener.advance(done), training.world
+            classifier, training.val, lambda done, _: training.listener.advance(done), world=training.world
         )
     except BundleError as error:  # weights that are finite but huge
         raise _diverged(training, str(error)) from error

@@ -22,8 +22,10 @@ from taxonet._version import __version__
 from taxonet.console import Listener, Silent, Terminal
 from taxonet.data import ClassIndex, Finding, Sample
 from taxonet.errors import DataError, ImageError, TrainingError, UsageError
-from taxonet.evaluation import Evaluation, evaluate_samples
-from taxonet.evaluation.report import TrainingReport, write_report
+from taxonet.evaluation import Calibration, Evaluation, evaluate_samples, fit_calibration
+from taxonet.evaluation.calibrate import held_out
+from taxonet.evaluation.overlay import explain_mistakes
+from taxonet.evaluation.report import THUMBNAIL, TrainingReport, worst_mistakes, write_report
 from taxonet.files import write_atomically
 from taxonet.images import Augmentation, Preprocessing, read_header
 from taxonet.inference import Classifier
@@ -53,6 +55,7 @@ from taxonet.weights.catalogue import UNKNOWN, entries
 from taxonet.weights.networks import find_pretrained, save_network, takes_size
 
 DEFAULT_MODEL = "efficientnet_lite0"
+EXPLAIN_SECONDS, EXPLAIN_SHARE = 5.0, 0.02  # the report's explanations take at most so long, or such a share of the run
 GREY_MODES = {"L", "1", "I;16"}
 BUNDLE, REPORT = "model.safetensors", "report.html"
 
@@ -95,6 +98,7 @@ def train(
     log: str = "",
     keep_checkpoints: int = KEPT,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    explain: bool = True,
     progress: bool = False,
     **overrides: Any,
 ) -> TrainResult:
@@ -114,6 +118,7 @@ def train(
         log: "tensorboard", "mlflow" or both with a comma between, besides the run's log.jsonl.
         keep_checkpoints: how many checkpoints stay in last/; a damaged one is passed over for the one before.
         checkpoint_seconds: the time between checkpoints within an epoch; each epoch ends with one in any case.
+        explain: show in the report what spoke for the worst mistakes, where captum is installed.
         progress: tell a person on stderr what happens.
         **overrides: values of the recipe (`epochs=5`, `lr=0.01`, `seed=1`, …).
 
@@ -142,6 +147,7 @@ def train(
         if keep_memory and keep_freed_memory():  # before the first tensor
             listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
         job = _Job(Path(data), run, variant, split, before.get("weights", str(weights)), listener, world)
+        job.explain = explain
         job.keep_checkpoints, job.checkpoint_seconds = keep_checkpoints, checkpoint_seconds
         job.log = log
         with _naming_the_run(run, world):
@@ -176,6 +182,12 @@ def _split_values(recipe: Any, overrides: dict[str, Any], stored: Recipe | None)
     return source.seed, source.val_fraction
 
 
+def _check_norm_values(variant: str, norms: Sequence[torch.nn.Module], overrides: dict[str, Any]) -> None:
+    asked = [name for name in ("norm_statistics", "norm_momentum") if overrides.get(name) is not None]
+    if asked and not norms:
+        raise UsageError(f"{variant} has no batch norm, so {asked[0]} says nothing; leave it out")
+
+
 class _Job:
     """One call of `train`, from the split to the report."""
 
@@ -192,6 +204,7 @@ class _Job:
         self.data, self.run, self.variant, self.split, self.listener = data, run, variant, split, listener
         self.weights, self.world, self.log = weights, world, ""
         self.keep_checkpoints, self.checkpoint_seconds = KEPT, CHECKPOINT_SECONDS
+        self.explain = True
         self.started = time.time()
 
     def work(self, recipe: Any, overrides: dict[str, Any], resume: bool) -> TrainResult:
@@ -213,6 +226,7 @@ class _Job:
             class_counts=tuple(counted(self.split)),
         )
         self.recipe, reasons = choose_recipe(recipe, facts, overrides)
+        _check_norm_values(self.variant, norms, overrides)
         if self.recipe.image_size != min(preprocessing.output_size):
             preprocessing = preprocessing.with_size(self.recipe.image_size)
         self.preprocessing = preprocessing
@@ -391,7 +405,7 @@ class _Job:
             return self._result(None, None, interrupted=True)
         return self._finish(training, evaluation)
 
-    def _info(self, metrics: dict[str, Any]) -> BundleInfo:
+    def _info(self, metrics: dict[str, Any], temperature: float = 1.0) -> BundleInfo:
         provenance = {
             "data": {"fingerprint": self.fingerprint, "name": self.data.name.encode(errors="replace").decode()},
             "recipe": asdict(self.recipe),
@@ -415,45 +429,67 @@ class _Job:
             variant=self.variant,
             classes=self.split.classes,
             preprocessing=str(self.preprocessing),
+            temperature=temperature,
             metrics=metrics,
             provenance=provenance,
             licence=f"trained from weights under {licence}" if licence else None,
         )
 
-    def _classifier(self, network: Network) -> Classifier:
-        return Classifier(self._info({}), TorchEngine(network))
+    def _classifier(self, network: Network, temperature: float = 1.0) -> Classifier:
+        return Classifier(self._info({}, temperature), TorchEngine(network))
+
+    def _calibrate(self, network: Network, raw: Evaluation) -> tuple[Calibration, Evaluation]:
+        """The temperature that validation gives, and the evaluation with it, cross-fitted: not flattered."""
+        assert raw.scores is not None
+        fitted = fit_calibration(raw.scores.logits, raw.scores.targets)
+        before, after = fitted.before, fitted.after
+        effect = (
+            f"log-loss {before['log_loss']:.3f} → {after['log_loss']:.3f}, ece {before['ece']:.3f} → {after['ece']:.3f}"
+        )
+        why = f" ({fitted.reason})" if fitted.reason else f" ({effect}, cross-fitted on validation)"
+        self.listener.say(f"temperature {fitted.temperature:.3f}{why}")
+        return fitted, held_out(self._classifier(network), raw, fitted.temperature)
 
     def _finish(self, training: Training, evaluation: Evaluation) -> TrainResult:
-        classifier = self._classifier(training.result)
+        calibration, evaluation = self._calibrate(training.result, evaluation)
+        classifier = self._classifier(training.result, calibration.temperature)
         test = evaluate_samples(classifier, self.split.test, world=self.world) if self.split.test else None
-        figures = {"validation": _headline(evaluation)} | ({"test": _headline(test)} if test else {})
-        self.log_lines = training.log()
-        epoch = best_epoch(self.log_lines) if self.recipe.patience else len(self.log_lines)
-        metrics = {**figures, "epoch": epoch}  # whose weights these are
         self.findings = _unique((*self.findings, *evaluation.findings, *(test.findings if test else ())))
-        self.world.agreed(lambda: self._write_results(training, evaluation, test, metrics))
+        log = training.log()
+        figures = {"validation": _headline(evaluation)} | ({"test": _headline(test)} if test else {})
+        epoch = best_epoch(log) if self.recipe.patience else len(log)  # whose weights these are
+        if self.world.first:
+            self._write_results(training, calibration, evaluation, test, {**figures, "epoch": epoch}, log)
+        self.world.gather(b"")  # the others wait: a process that has gone is a process that was lost
         return self._result(evaluation, test)
 
     def _write_results(
-        self, training: Training, evaluation: Evaluation, test: Evaluation | None, metrics: dict[str, Any]
+        self,
+        training: Training,
+        calibration: Calibration,
+        evaluation: Evaluation,
+        test: Evaluation | None,
+        metrics: dict[str, Any],
+        log: list[dict[str, Any]],
     ) -> None:
-        if not self.world.first:
-            return
-        save_network(self.run / BUNDLE, self._info(metrics), training.result)
+        save_network(self.run / BUNDLE, self._info(metrics, calibration.temperature), training.result)
         close_all(training.loggers, {f"{part}_top1": metrics[part]["top1"] for part in metrics if part != "epoch"})
+        classifier = self._classifier(training.result, calibration.temperature)
         report = TrainingReport(
             model=self.variant,
             source=str(self.data),
             command=self._command(),
             recipe=asdict(self.recipe),
             preprocessing=str(self.preprocessing),
-            log=self.log_lines,
+            log=log,
             counts={"training": len(training.train), "validation": len(self.split.val), "test": len(self.split.test)},
             origin=self.split.origin,
             validation=evaluation,
             test=test,
             findings=self.findings,
             seconds=time.time() - self.started,
+            calibration=calibration,
+            explained=self._explained(classifier, test or evaluation),
         )
         write_report(self.run / REPORT, report)
         low, high = evaluation.metrics.top1_ci
@@ -462,6 +498,22 @@ class _Job:
             f"{evaluation.metrics.n} pictures)" + (f", test top-1 {test.metrics.top1:.3f}" if test else "")
         )
         self.listener.say(f"bundle: {self.run / BUNDLE}    report: {self.run / REPORT}")
+
+    def _explained(self, classifier: Classifier, shown: Evaluation) -> dict[Path, str]:
+        """What spoke for the worst mistakes, in a small share of the run's time; nothing where captum is missing."""
+        if not self.explain:
+            return {}
+        start = time.time()
+        seconds = max(EXPLAIN_SECONDS, EXPLAIN_SHARE * (start - self.started))
+        try:
+            found = explain_mistakes(classifier, worst_mistakes(shown.outcomes), THUMBNAIL, seconds)
+        except UsageError as error:
+            self.listener.say(f"the report does not explain the mistakes: {error}")
+            return {}
+        if found:
+            took = time.time() - start
+            self.listener.say(f"report: {len(found)} mistakes explained in {took:.1f} s (--no-explain turns it off)")
+        return found
 
     def _command(self) -> str:
         """The command that repeats the run: the whole recipe is in the run's folder."""

@@ -461,7 +461,7 @@ def _kind(head: bytes) -> str:
         length = int.from_bytes(head[:8], "little")
         return f"a file whose header of {length} bytes is over the limit of {MAX_HEADER_BYTES}"
     if all(byte >= 32 or byte in b"\t\n\r\f" for byte in head):
-        return "a text file, not a bundle"
+        return "a text file, not a file of weights"
     return "not a safetensors file, so not a bundle"
 
 

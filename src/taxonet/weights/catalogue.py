@@ -149,7 +149,7 @@ def get_entry(name: str) -> Entry:
     network = _short(name).partition(".")[0]
     if entry is None and network == _short(name):
         variant = find(network).name  # an unknown network is refused here, with the nearest name
-        entry = find_entry(variant)
+        entry = next(iter(entries_of(network)), None)
         if entry is None:
             raise UsageError(f"the catalogue has no weights of {variant}; `taxonet pull --list` shows what it has")
     if entry is None:
@@ -159,6 +159,13 @@ def get_entry(name: str) -> Entry:
         hint = nearest(_short(name), mine or tags) or listed or "; `taxonet pull --list` shows them all"
         raise UsageError(f"the catalogue has no weights called '{name}'{hint}")
     return entry
+
+
+def entries_of(network: str) -> list[Entry]:
+    """The entries of a network, the default first: of a variant all, of a port's spelling (`tf_efficientnet_b0`) only
+    those of that port, where it has any."""
+    mine = [entry for entry in entries() if entry.variant == network]
+    return mine or [e for e in entries() if e.name.partition(".")[0] == network] or _of_variant(network)
 
 
 def entry_of_file(sha256: str) -> Entry | None:

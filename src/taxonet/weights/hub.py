@@ -75,10 +75,10 @@ def _from_hub(entry: Entry, listener: Listener) -> Path:
     cache = _hub_cache()
     cached = hub.try_to_load_from_cache(entry.hub, entry.file, cache_dir=cache)
     if isinstance(cached, str):
-        _check_blob(Path(cached), entry, "")
+        _check_blob(Path(cached), entry, "", listener)
         return Path(cached)
     _check_online(entry)
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
+    endpoint = _endpoint()
     listener.say(f"{entry.name}: {endpoint or HUB}/{entry.hub}")
     try:
         # first the question alone: it answers at once where the download would try again and again
@@ -90,7 +90,7 @@ def _from_hub(entry: Entry, listener: Listener) -> Path:
         raise
     except Exception as error:  # the hub's client raises errors of three libraries
         raise DownloadError(_sentence(entry, error, endpoint or HUB)) from error
-    _check_blob(Path(path), entry, facts.etag or "")
+    _check_blob(Path(path), entry, facts.etag or "", listener)
     return Path(path)
 
 
@@ -102,11 +102,21 @@ def _hub_cache() -> Path | None:
     return Path(home).expanduser() / "hub" if home else None
 
 
-def _check_blob(path: Path, entry: Entry, etag: str) -> None:
+def _endpoint() -> str | None:
+    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise UsageError(f"HF_ENDPOINT is '{endpoint}', it must begin with http:// or https://")
+    return endpoint
+
+
+def _check_blob(path: Path, entry: Entry, etag: str, listener: Listener) -> None:
     """Large files are stored by their SHA-256, which is also the hub's tag of them; the cache holds a link to that."""
     blob = path.resolve()
     known = entry.sha256 or next((name for name in (etag, blob.name) if re.fullmatch("[0-9a-f]{64}", name)), "")
     if not known:
+        listener.say(
+            f"{entry.name}: the hub states no SHA-256 of this file, so what came could not be compared with one"
+        )
         return
     try:
         check_hash(blob, known, f"{entry.hub} on the hub")

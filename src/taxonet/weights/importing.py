@@ -17,9 +17,11 @@ from taxonet.networks.registry import create_model
 from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.catalogue import KNOWN_CLASSES
 from taxonet.weights.importers import COUNTER, dotted
-from taxonet.weights.layouts import spare_of
+from taxonet.weights.layouts import spare_of, takes_bgr
 from taxonet.weights.networks import save_network, usual_preprocessing
 from taxonet.weights.options import Recognised, recognise
+
+OTHER_FORMATS = (".pth", ".pt", ".th", ".ckpt", ".bin", ".pkl", ".onnx", ".xml", ".pt2")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def import_weights(
     source: str | None = None,
     classes: str | os.PathLike[str] | Sequence[str] | None = None,
     preprocessing: str | None = None,
-    bgr: bool = False,
+    bgr: bool | None = None,
     licence: str | None = None,
     **options: Any,
 ) -> Imported:
@@ -72,7 +74,8 @@ def import_weights(
         preprocessing: how the weights want their pictures; None is that of the source where it is known. Means and
             deviations are in units of 0 to 1 and in the order R, G, B: what was trained on x − mean of pixels from 0
             to 255 is `normalize((R/255, G/255, B/255), (1/255, 1/255, 1/255))`.
-        bgr: the weights were trained on BGR pictures (Caffe): the first convolution is turned to RGB.
+        bgr: the weights were trained on BGR pictures: the first convolution is turned to RGB. None is what is known of
+            the layout: true for Caffe's.
         licence: of the weights; None is the catalogue's where it knows the file.
         **options: of the network, such as `padding="same"`; they win over those of the source.
 
@@ -83,9 +86,12 @@ def import_weights(
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(f"the weights file {path} does not exist")
+        raise UsageError(f"the weights file {path} {'is a folder' if path.is_dir() else 'does not exist'}")
+    if Path(out).suffix.lower() in OTHER_FORMATS:
+        raise UsageError(f"a bundle is a .safetensors file, {out} has the name of another format")
     found = recognise(path, name, source, options)
     renamed = found.renamed
+    turn = takes_bgr(found.family, found.layout) if bgr is None else bgr
     try:
         adapted = _adaptations(found.state, renamed, spare_of(found.family, found.layout))
         outputs = renamed["classifier.weight"].shape[0]
@@ -93,11 +99,12 @@ def import_weights(
         if not names:
             names, names_from = _assumed_classes(outputs)
         renamed, dropped = _without_background(renamed, found.classifiers, len(names))
-        if bgr:
+        if turn:
             renamed = _rgb_first(renamed)
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from error
-    adapted += dropped + (("the first convolution turned from BGR to RGB",) if bgr else ())
+    habit = "" if bgr else f", the habit of {found.layout}'s files (--no-bgr leaves it)"
+    adapted += dropped + ((f"the first convolution turned from BGR to RGB{habit}",) if turn else ())
     network = create_model(found.variant, num_classes=len(names), **found.options)
     network.load_state_dict(renamed, strict=True)
     text, text_from = _preprocessing(preprocessing, found, network)

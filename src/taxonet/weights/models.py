@@ -44,7 +44,7 @@ def create_model(
     if weights is None:
         return build(name, num_classes, 3 if in_channels is None else in_channels, **options)
     variant = find(name).name
-    found = find_pretrained(name, get_entry(variant).name if str(weights) == "default" else weights, options)
+    found = find_pretrained(name, get_entry(name).name if str(weights) == "default" else weights, options)
     if found is None:
         raise UsageError(f"weights is {str(weights)!r}, it must be None, 'default', a name of the catalogue or a file")
     channels = found.in_channels if in_channels is None else in_channels

@@ -24,7 +24,7 @@ from taxonet.weights.bundle import (
     specs_of,
     tensor_specs,
 )
-from taxonet.weights.catalogue import Entry, entries, find_entry, get_entry
+from taxonet.weights.catalogue import Entry, entries_of, find_entry, get_entry
 from taxonet.weights.hub import bundle_path
 from taxonet.weights.importers import convert
 from taxonet.weights.layouts import preprocessing_of
@@ -71,20 +71,31 @@ def open_model(model: str | os.PathLike[str]) -> tuple[BundleInfo, Network]:
     if entry is None and "." in name:
         entry = get_entry(name)
     variant = entry.variant if entry else _variant_or_model_hint(name)
-    entry = here(variant)
+    entry = here(name)
     if entry is None:
-        raise UsageError(_not_here(variant))
+        raise UsageError(_not_here(name, variant))
     return _open_entry(entry)
 
 
-def here(variant: str) -> Entry | None:
-    """The first entry of a variant whose weights are installed or in the cache."""
-    mine = (entry for entry in entries() if entry.variant == variant)
-    return next((e for e in mine if e.path is not None or bundle_path(e).is_file()), None)
+def here(network: str) -> Entry | None:
+    """The first entry of a network whose weights are installed or in the cache; of a port's spelling one of that port,
+    else one of the same options, which computes the same."""
+    mine = entries_of(network)
+    alike = [e for e in entries_of(mine[0].variant) if e.options == mine[0].options] if mine else []
+    return next((e for e in (*mine, *alike) if e.path is not None or bundle_path(e).is_file()), None)
 
 
-def _not_here(variant: str) -> str:
-    entry = find_entry(variant)
+def file_of(model: str | os.PathLike[str]) -> Path | None:
+    """The file that `open_model` reads for a model that is here, or None."""
+    name = str(model)
+    if Path(model).is_file():
+        return Path(model)
+    entry = find_entry(name) if "." in name else here(name)
+    return None if entry is None else entry.path or bundle_path(entry)
+
+
+def _not_here(name: str, variant: str) -> str:
+    entry = next(iter(entries_of(name)), None)
     if entry is None:
         return f"the catalogue has no weights of {variant}; give a bundle's path"
     if entry.package:

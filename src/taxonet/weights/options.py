@@ -143,7 +143,7 @@ def _of_ports(
     if fitting:
         return function_of(fitting[0]), f"those of {' and '.join(f'{p.library}: {p.name}' for p in fitting)}", None
     if not alike.intersection(LIBRARIES):  # our names, or those of code whose form is the default here
-        return {}, "the network's own", None
+        return {}, "the network's own", _doubt_of_twins(variant, layout, network)
     _refuse_namesake(name, variant, alike)
     open_questions = {key: value for key, value in defaults.items() if key not in asked}
     if not open_questions:
@@ -177,6 +177,29 @@ def _refuse_namesake(name: str, variant: Variant, alike: set[str]) -> None:
                     f"the names of the tensors are those of {port.library}'s {name}, which is {other.name} here and "
                     f"computes something else than {variant.name}: say --as {other.name}"
                 )
+
+
+def _doubt_of_twins(variant: Variant, layout: str, network: Network) -> str | None:
+    """Other variants with the same tensors under the same names: a warning, or a refusal where the layout is theirs."""
+    if layout == "taxonet":
+        return None
+    facts, naming = load_sheet(variant.family).variants, layouts_of(variant.family)[layout]
+    twins = []
+    for other in facts.values():
+        if other.name != variant.name and other.params == facts[variant.name].params:
+            with torch.device("meta"):
+                twin = create_model(other.name)
+            if list(naming(twin)) == list(naming(network)):
+                if any(layout_of(variant.family, port) == layout for port in other.ports):
+                    raise UsageError(
+                        f"the names of the tensors are those of {layout}'s files of {other.name}, which computes "
+                        f"something else than {variant.name}: say --as {other.name}"
+                    )
+                twins.append(other.name)
+    if not twins:
+        return None
+    others = " and ".join(twins)
+    return f"files of {others} have the same names and shapes: nothing tells that this one is of {variant.name}"
 
 
 def _ambiguous(variant: Variant, layout: str, ports: list[Port]) -> str:

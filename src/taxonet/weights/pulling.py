@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from taxonet.console import Listener, Silent
-from taxonet.errors import BundleError, TaxonetError
+from taxonet.errors import BundleError, DataError, TaxonetError
 from taxonet.weights.catalogue import Entry, get_entry
 from taxonet.weights.checkpoint_files import sha256_of
 from taxonet.weights.download import alone
-from taxonet.weights.hub import bundle_path, fetch
+from taxonet.weights.hub import CACHE, bundle_path, cache_folder, fetch
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,16 @@ def _bundle(entry: Entry, listener: Listener) -> tuple[Path, bool]:
     target = bundle_path(entry)
     if target.is_file():
         return target, False
-    file = fetch(entry, listener)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with alone(target, listener):
-        if not target.is_file():
-            _convert(entry, file, target)
+    try:
+        file = fetch(entry, listener)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with alone(target, listener):
+            if not target.is_file():
+                _convert(entry, file, target)
+    except OSError as error:  # of the network none comes here
+        raise DataError(
+            f"the cache {cache_folder()} cannot be written ({error.strerror or error}); set {CACHE} to another folder"
+        ) from error
     return target, True
 
 

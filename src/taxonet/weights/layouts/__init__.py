@@ -1,5 +1,5 @@
 """The file layouts of other libraries, one module a family with a table `LAYOUTS`
-(and, where the family needs them, `PREPROCESSING` and `SPARE`, by layout).
+(and, where the family needs them, `PREPROCESSING`, `BGR` and `SPARE`, by layout).
 
 A layout is a function that names the source's modules in the order of our own modules with weights
 (`importers.own_modules`); nothing else is needed to rename a whole state.
@@ -38,8 +38,13 @@ def preprocessing_of(family: str, layout: str) -> str | None:
     return found
 
 
+def takes_bgr(family: str, layout: str) -> bool:
+    """Whether the weights of a layout were trained on BGR pictures."""
+    return bool(_table(family, "BGR").get(layout))
+
+
 def caffe_preprocessing(mean: tuple[float, float, float], size: int = 224) -> str:
-    """Pictures from 0 to 255 less a mean colour, given in the order RGB; Caffe's files are BGR: import them --bgr."""
+    """Pictures from 0 to 255 less a mean colour, given in the order RGB."""
     means = ", ".join(f"{value / 255:.6f}" for value in mean)
     deviation = f"{1 / 255:.8f}"
     stats = f"({means}), ({', '.join([deviation] * 3)})"

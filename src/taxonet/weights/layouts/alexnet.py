@@ -14,7 +14,9 @@ def torchvision(network: Network) -> Iterator[str]:
 
 
 def caffe(network: Network) -> Iterator[str]:
-    """The layers of Caffe's model files."""
+    """The layers of Caffe's model files; nothing for the nets that Caffe does not have."""
+    if network.variant not in ("alexnet_bvlc", "alexnet_caffenet"):
+        return
     yield from (f"conv{number}" for number in range(1, 6))
     yield from ("fc6", "fc7", "fc8")
 
@@ -22,3 +24,4 @@ def caffe(network: Network) -> Iterator[str]:
 LAYOUTS = {"torchvision": torchvision, "caffe": caffe}
 
 PREPROCESSING = {"caffe": caffe_preprocessing((123.0, 117.0, 104.0), 227)}
+BGR = {"caffe": True}

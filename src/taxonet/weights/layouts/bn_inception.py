@@ -25,3 +25,4 @@ def cadene(network: Network) -> Iterator[str]:
 LAYOUTS = {"cadene": cadene}
 
 PREPROCESSING = {"cadene": caffe_preprocessing((128.0, 117.0, 104.0))}
+BGR = {"cadene": True}

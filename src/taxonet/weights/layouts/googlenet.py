@@ -45,3 +45,4 @@ PREPROCESSING = {
 }
 
 SPARE = {"torchvision": ("aux1.", "aux2."), "caffe": ("loss1/", "loss2/")}
+BGR = {"caffe": True}

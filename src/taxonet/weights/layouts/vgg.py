@@ -42,3 +42,4 @@ def caffe(network: Network) -> Iterator[str]:
 LAYOUTS = {"torchvision": torchvision, "timm": timm, "caffe": caffe}
 
 PREPROCESSING = {"caffe": caffe_preprocessing((123.68, 116.779, 103.939))}
+BGR = {"caffe": True}

@@ -1,0 +1,230 @@
+"""`train_and_compare`: networks trained on the same photos under one budget, then compared on the held-out ones."""
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from taxonet.console import Listener, Silent, Terminal, follow_parts
+from taxonet.data import Finding
+from taxonet.errors import TrainingError, UsageError
+from taxonet.evaluation.comparison import Comparison, compare
+from taxonet.evaluation.speed import RUNS
+from taxonet.files import write_atomically
+from taxonet.networks.registry import find
+from taxonet.training.opening import RECIPE, RUN
+from taxonet.training.recipe import Recipe, read_recipe
+from taxonet.training.train import BUNDLE, REPORT, train
+from taxonet.weights.networks import here
+
+PLAN = "compare.json"
+WEIGHTS = ("auto", "own", "none")
+TOLD = ("name", "epochs", "image_size", "batch_size", "optimizer", "lr", "norm_statistics", "augmentation")
+
+
+@dataclass(frozen=True)
+class TrainedComparison:
+    """The runs by network, and their comparison; None where the user stopped before all were trained."""
+
+    out: Path
+    runs: dict[str, Path]
+    comparison: Comparison | None
+    findings: tuple[Finding, ...]  # of the training: what was left out, and networks whose training failed
+    notes: tuple[str, ...] = ()  # how the runs differ
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user stopped it."""
+        return self.comparison is None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "out": str(self.out),
+            "runs": {name: str(run) for name, run in self.runs.items()},
+            "interrupted": self.interrupted,
+            "notes": list(self.notes),
+            "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
+            "comparison": self.comparison.as_dict() if self.comparison else None,
+        }
+
+
+def train_and_compare(
+    data: str | os.PathLike[str],
+    models: Sequence[str],
+    *,
+    out: str | os.PathLike[str],
+    recipe: str | os.PathLike[str] | None = None,
+    weights: str = "auto",
+    resume: bool = False,
+    runs: int = RUNS,
+    progress: bool = False,
+    **overrides: Any,
+) -> TrainedComparison:
+    """Train networks one after the other on the same split with the same recipe and seed, then compare them.
+
+    Args:
+        data: a folder of class folders, with or without train/ and val/ above them, or a CSV/Parquet table.
+        models: two or more networks.
+        out: the folder for one run's folder a network, `comparison.html` and `comparison.json`.
+        recipe: as for `train`; by default finetune where every network has weights to start from, else scratch.
+        weights: "auto" (the catalogue's where every network has some, else all start fresh), "own" (each the
+            catalogue's where it has some: what is best to use, not which network is better), or "none".
+        resume: go on with what stands in `out`: finished runs are kept, a stopped one goes on.
+        runs: how often single photos are timed, 0 for not at all.
+        progress: tell a person on stderr what happens.
+        **overrides: values of the recipe for all of them (`epochs=5`, `seed=1`, …).
+
+    Raises:
+        UsageError: a wrong name or value, or `out` holds something and `resume` is False.
+        DataError: the data cannot be used.
+        TrainingError: fewer than two networks could be trained.
+    """
+    listener: Listener = Terminal() if progress else Silent()
+    names = _checked_names(models)
+    if weights not in WEIGHTS:
+        raise UsageError(f"weights is '{weights}', for several networks it must be one of {', '.join(WEIGHTS)}")
+    folder, notes = Path(out), []
+    if weights == "auto" and recipe != "finetune":
+        fresh = [name for name in names if here(name) is None]
+        weights = "none" if fresh else "auto"
+        if fresh and len(fresh) < len(names):
+            notes.append(
+                f"all start from fresh weights, as there are none of {', '.join(fresh)} to start from "
+                "(--weights own lets each start from what it has)"
+            )
+    asked = {key: value for key, value in overrides.items() if value is not None}
+    Recipe().with_values(asked)  # a wrong value is refused before the first of them is trained
+    plan = {"data": str(Path(data).absolute()), "models": names, "recipe": None if recipe is None else str(recipe)}
+    _settle_plan(folder, plan | {"weights": weights, "values": asked}, resume)
+    for note in notes:
+        listener.say(note)
+    job = _SideBySide(data, names, folder, listener, notes)
+    return job.work(recipe, weights, asked, runs, progress)
+
+
+def _checked_names(models: Sequence[str]) -> list[str]:
+    names = [find(name.strip()).name for name in models]
+    if len(names) < 2:
+        raise UsageError(f"compare needs at least two networks, not {len(names)}")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"the network {twice} is given twice")
+    return names
+
+
+def _settle_plan(folder: Path, plan: dict[str, Any], resume: bool) -> None:
+    """Write down what is asked; a resumed comparison must ask the same."""
+    plan = json.loads(json.dumps(plan, default=str))
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file, --out must be a folder")
+    if not resume:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UsageError(
+                f"the folder {folder} is not empty; add --resume to go on with it, or choose another --out"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / PLAN, json.dumps(plan, indent=2).encode())
+        return
+    try:
+        stored = json.loads((folder / PLAN).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} holds no comparison to resume, there is no {PLAN} in it") from error
+    for key, value in plan.items():
+        if stored.get(key) != value:
+            raise UsageError(f"the comparison in {folder} has {key} {stored.get(key)}, not {value}; it keeps its own")
+
+
+class _SideBySide:
+    """One call of `train_and_compare` after its wishes were checked."""
+
+    def __init__(
+        self, data: str | os.PathLike[str], names: list[str], folder: Path, listener: Listener, notes: list[str]
+    ) -> None:
+        self.data, self.names, self.folder, self.listener, self.notes = data, names, folder, listener, notes
+        self.runs: dict[str, Path] = {}
+        self.findings: list[Finding] = []
+
+    def work(
+        self, recipe: Any, weights: str, asked: dict[str, Any], timing_runs: int, progress: bool
+    ) -> TrainedComparison:
+        """Train what is not trained yet, then compare."""
+        for number, name in enumerate(self.names, start=1):
+            self.listener.say(f"\nnetwork {number} of {len(self.names)}: {name}")
+            if not self._train(name, recipe, weights, asked, progress):
+                return self._result(None)
+        if len(self.runs) < 2:
+            raise TrainingError(
+                f"fewer than two of {', '.join(self.names)} could be trained: {self.findings[-1].reason}"
+            )
+        self._check_same_split()
+        self.notes += self._differences()
+        first = next(iter(self.runs.values()))
+        comparison = compare(
+            [run / BUNDLE for run in self.runs.values()],
+            first / "val.csv",
+            names=list(self.runs),
+            runs=timing_runs,
+            progress=follow_parts(self.listener),
+        )
+        self.listener.finish()
+        return self._result(replace(comparison, source=str(self.data), split="val"))
+
+    def _train(self, name: str, recipe: Any, weights: str, asked: dict[str, Any], progress: bool) -> bool:
+        """Train one network, or take its finished run; False where the user stopped."""
+        run = self.folder / name
+        if (run / BUNDLE).is_file() and (run / REPORT).is_file():
+            self.listener.say(f"finished before: {run}")
+            self.runs[name] = run
+            return True
+        goes_on = (run / RECIPE).is_file()
+        if not goes_on:
+            for leftover in ("train.csv", "val.csv", "test.csv", RUN):  # of a run that was killed as it began
+                (run / leftover).unlink(missing_ok=True)
+        start = "none" if weights == "none" else "auto"
+        wishes = {} if goes_on else {"recipe": recipe, "weights": start, "model": name, **asked}
+        try:
+            result = train(self.data, out=run, resume=goes_on, progress=progress, **wishes)
+        except TrainingError as error:
+            self.findings.append(Finding(name, f"its training failed: {error}"))
+            self.listener.say(f"{name} is left out: {error}")
+            return True
+        self.findings += [finding for finding in result.findings if finding not in self.findings]
+        if not result.interrupted:
+            self.runs[name] = run
+        return not result.interrupted
+
+    def _check_same_split(self) -> None:
+        seen = {name: _rows(run / "val.csv") for name, run in self.runs.items()}
+        first, rows = next(iter(seen.items()))
+        for name, others in seen.items():
+            if others != rows:
+                raise UsageError(
+                    f"{first} and {name} were validated on different photos: the data changed between their runs"
+                )
+
+    def _differences(self) -> list[str]:
+        """What the runs do not share: sizes and the like that belong to the network."""
+        recipes = {name: read_recipe(run / RECIPE) for name, run in self.runs.items()}
+        counts = json.loads((next(iter(self.runs.values())) / RUN).read_text("utf-8"))["counts"]
+        first = next(iter(recipes.values()))
+        lines = [
+            f"trained on the same {counts['train']} photos, compared on the same {counts['val']} held-out ones; "
+            f"recipe {first.name}, {first.epochs} epochs, seed {first.seed}"
+        ]
+        for key in TOLD:
+            values = {name: getattr(recipe, key) for name, recipe in recipes.items()}
+            if len(set(values.values())) > 1:
+                lines.append(f"{key}: " + "; ".join(f"{name} {value}" for name, value in values.items()))
+        return lines
+
+    def _result(self, comparison: Comparison | None) -> TrainedComparison:
+        return TrainedComparison(self.folder, self.runs, comparison, tuple(self.findings), tuple(self.notes))
+
+
+def _rows(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return sorted(csv.reader(file))
