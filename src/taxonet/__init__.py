@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from taxonet._version import __version__
 
 if TYPE_CHECKING:
+    from taxonet.checking import CheckReport, check
     from taxonet.errors import BundleError, DataError, DownloadError, ImageError, TaxonetError, UsageError
     from taxonet.evaluation import CalibrationResult, Evaluation, calibrate, evaluate
     from taxonet.evaluation.comparison import Comparison, compare
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _HOME = {
     "BundleError": "errors",
     "CalibrationResult": "evaluation",
+    "CheckReport": "checking",
     "Classifier": "inference",
     "Comparison": "evaluation.comparison",
     "DataError": "errors",
@@ -43,6 +45,7 @@ _HOME = {
     "TrainedComparison": "training",
     "UsageError": "errors",
     "calibrate": "evaluation",
+    "check": "checking",
     "compare": "evaluation.comparison",
     "create_model": "weights.models",
     "draw": "information",
@@ -61,6 +64,7 @@ _HOME = {
 __all__ = [
     "BundleError",
     "CalibrationResult",
+    "CheckReport",
     "Classifier",
     "Comparison",
     "DataError",
@@ -80,6 +84,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "calibrate",
+    "check",
     "compare",
     "create_model",
     "draw",

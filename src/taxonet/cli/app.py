@@ -9,6 +9,7 @@ from cyclopts import App, CycloptsError, UnknownCommandError
 
 from taxonet._version import __version__
 from taxonet.cli.calibrate import calibrate
+from taxonet.cli.check import check
 from taxonet.cli.compare import compare
 from taxonet.cli.demo import demo
 from taxonet.cli.evaluate import evaluate
@@ -27,6 +28,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "models": models,
     "info": info,
     "predict": predict,
+    "check": check,
     "train": train,
     "evaluate": evaluate,
     "calibrate": calibrate,

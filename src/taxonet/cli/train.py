@@ -14,6 +14,8 @@ OWN = (
     "out",
     "recipe",
     "weights",
+    "exclude",
+    "check",
     "resume",
     "json",
     "keep-memory",
@@ -32,6 +34,8 @@ def train(
     out: Path,
     recipe: str | None = None,
     weights: str = "auto",
+    exclude: Path | None = None,
+    check: bool = True,
     resume: bool = False,
     keep_memory: bool = True,
     log: str = "",
@@ -77,8 +81,12 @@ def train(
     weights
         What to start from: auto (what is installed or pulled), none, weights of `taxonet pull --list`, which are
         brought where they are not here, or a file: a bundle or a checkpoint of torchvision, timm or another library.
+    exclude
+        A list of pictures to leave out, one path a line, counted from DATA; taxonet check --exclude-out writes one.
+    check
+        Leave copies of validation and test pictures out of training; warn of photos in two classes.
     resume
-        Go on with the run in the folder; its model, weights and recipe are used again.
+        Go on with the run in the folder; its model, weights, recipe and list are used again.
     keep_memory
         On Linux, keep freed memory: faster steps, more resident memory.
     log
@@ -123,6 +131,8 @@ def train(
         out=out,
         recipe=recipe,
         weights=weights,
+        exclude=exclude,
+        check=check,
         resume=resume,
         keep_memory=keep_memory,
         log=log,

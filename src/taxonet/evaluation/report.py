@@ -51,6 +51,7 @@ class TrainingReport:
     seconds: float
     calibration: Calibration | None = None
     explained: Mapping[Path, str] = field(default_factory=dict)  # wrong answers: what spoke for them, as data URIs
+    warnings: Sequence[str] = ()  # of the check that training makes by itself
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import PIL.Image
 
 from taxonet.console import Listener
-from taxonet.data import ClassIndex, Finding, Sample, read_ahead, read_data, sort_by_known, stratified_split
+from taxonet.data import ClassIndex, DataSet, Finding, Sample, read_ahead, sort_by_known, stratified_split
 from taxonet.data.sources import WHOLE
 from taxonet.errors import DataError, ImageError
 from taxonet.images import decode
@@ -35,13 +35,13 @@ class Split:
     findings: tuple[Finding, ...]
 
 
-def split_data(data: str | os.PathLike[str], fraction: float, seed: int) -> Split:
-    """Read DATA and divide it: its own splits where it has them, else a stratified seeded one.
+def split_data(found: DataSet, fraction: float, seed: int) -> Split:
+    """Divide data: its own splits where it has them, else a stratified seeded one.
 
     Raises:
-        DataError: there is no data, no training split, or fewer than two classes.
+        DataError: there is no training split, or fewer than two classes.
     """
-    found = read_data(data)
+    data = found.source
     train: Sequence[Sample] = found.splits.get("train", found.splits.get(WHOLE, ()))
     if not train:
         raise DataError(f"{data} has no training pictures, only {', '.join(found.splits)}")

@@ -19,6 +19,8 @@ import PIL.Image
 import torch
 
 from taxonet._version import __version__
+from taxonet.checking import Issue
+from taxonet.checking.exclusion import write_exclusion_list
 from taxonet.console import Listener, Silent, Terminal
 from taxonet.data import ClassIndex, Finding, Sample
 from taxonet.errors import DataError, ImageError, TrainingError, UsageError
@@ -45,10 +47,18 @@ from taxonet.training.feed import steps_of
 from taxonet.training.head import choose_pictures, fit_head
 from taxonet.training.loggers import close_all, open_loggers
 from taxonet.training.loop import CHECKPOINT_SECONDS, InterruptedRun, Training, fit
-from taxonet.training.opening import RECIPE, RUN, check_nothing_else_is_asked, check_same_weights, open_run
-from taxonet.training.pictures import Pictures, Split, counted, fingerprint, open_briefly, open_once, split_data
+from taxonet.training.opening import EXCLUDE, RECIPE, RUN, check_nothing_else_is_asked, check_same_weights, open_run
+from taxonet.training.pictures import Pictures, counted, fingerprint, open_briefly, open_once
 from taxonet.training.precision import measure_precision
 from taxonet.training.recipe import Recipe, read_recipe
+from taxonet.training.screening import (
+    Screened,
+    asked_exclusions,
+    kept_check,
+    kept_exclusions,
+    prepare,
+    warning_lines,
+)
 from taxonet.training.stopping import best_epoch
 from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.catalogue import UNKNOWN, entries
@@ -72,6 +82,7 @@ class TrainResult:
     test: Evaluation | None
     findings: tuple[Finding, ...]
     interrupted: bool = False
+    warnings: tuple[Issue, ...] = ()  # of the check that training makes by itself
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -83,6 +94,7 @@ class TrainResult:
             "interrupted": self.interrupted,
             **{name: part.as_dict() if part else None for name, part in parts.items()},
             "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
+            "warnings": [issue.as_dict() for issue in self.warnings],
         }
 
 
@@ -93,6 +105,8 @@ def train(
     out: str | os.PathLike[str],
     recipe: str | os.PathLike[str] | Recipe | None = None,
     weights: str | os.PathLike[str] = "auto",
+    exclude: str | os.PathLike[str] | None = None,
+    check: bool = True,
     resume: bool = False,
     keep_memory: bool = True,
     log: str = "",
@@ -113,7 +127,10 @@ def train(
             fast path for small sets), a TOML file or a `Recipe`; by default finetune where there are weights.
         weights: what to start from: "auto" (the catalogue's, where they are here), "none", a name of the catalogue
             (`densenet121.tv_in1k`), or a file: a bundle or a known checkpoint.
-        resume: go on with the run in `out`: its model, weights and recipe are used again.
+        exclude: a list of pictures to leave out, one path a line, as `CheckReport.write_exclusions` writes it.
+        check: leave copies of validation and test pictures out of training; warn of photos in two classes, of copies
+            and of classes with few pictures. It reads only files that share their size with another.
+        resume: go on with the run in `out`: its model, weights, recipe and list are used again.
         keep_memory: on Linux, let glibc keep freed memory: faster steps, more resident memory, for the whole process.
         log: "tensorboard", "mlflow" or both with a comma between, besides the run's log.jsonl.
         keep_checkpoints: how many checkpoints stay in last/; a damaged one is passed over for the one before.
@@ -143,10 +160,12 @@ def train(
             check_nothing_else_is_asked(run, stored, recipe, overrides)
             check_same_weights(run, before.get("weights", "auto"), str(weights))
         seed, fraction = _split_values(recipe, overrides, stored)
-        split = split_data(data, fraction, seed)
+        listed = kept_exclusions(run, before, exclude) if opening.resume else asked_exclusions(exclude)
+        checked = kept_check(run, before, check) if opening.resume else check
+        screened = prepare(data, fraction, seed, listed, checked)
         if keep_memory and keep_freed_memory():  # before the first tensor
             listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
-        job = _Job(Path(data), run, variant, split, before.get("weights", str(weights)), listener, world)
+        job = _Job(Path(data), run, variant, screened, before.get("weights", str(weights)), listener, world)
         job.explain = explain
         job.keep_checkpoints, job.checkpoint_seconds = keep_checkpoints, checkpoint_seconds
         job.log = log
@@ -196,12 +215,13 @@ class _Job:
         data: Path,
         run: Path,
         variant: str,
-        split: Split,
+        screened: Screened,
         weights: str,
         listener: Listener,
         world: World,
     ) -> None:
-        self.data, self.run, self.variant, self.split, self.listener = data, run, variant, split, listener
+        self.data, self.run, self.variant, self.listener = data, run, variant, listener
+        self.screened, self.split = screened, screened.split
         self.weights, self.world, self.log = weights, world, ""
         self.keep_checkpoints, self.checkpoint_seconds = KEPT, CHECKPOINT_SECONDS
         self.explain = True
@@ -272,6 +292,8 @@ class _Job:
         self.findings = (*self.findings, *broken_val, *broken_test)
 
     def _report_findings(self) -> None:
+        for line in self.screened.lines():
+            self.listener.say(line)
         for finding in self.findings[:20]:
             self.listener.say(f"left out: {finding.path}: {finding.reason}")
         if len(self.findings) > 20:
@@ -327,10 +349,13 @@ class _Job:
             "validation": self.split.origin,
             "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
             **({"launch": name} if (name := launch_name()) else {}),
+            **self.screened.record(),
         }
         write_atomically(
             self.run / RUN, json.dumps(facts, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
         )
+        if self.screened.exclude:
+            write_exclusion_list(self.run / EXCLUDE, self.screened.exclude.names)
         write_atomically(self.run / RECIPE, self.recipe.to_toml().encode())
 
     def _built(self) -> Network:
@@ -490,6 +515,7 @@ class _Job:
             seconds=time.time() - self.started,
             calibration=calibration,
             explained=self._explained(classifier, test or evaluation),
+            warnings=warning_lines(self.screened.warnings),
         )
         write_report(self.run / REPORT, report)
         low, high = evaluation.metrics.top1_ci
@@ -519,6 +545,8 @@ class _Job:
         """The command that repeats the run: the whole recipe is in the run's folder."""
         words = ["taxonet", "train", str(self.data), "--model", self.variant, "--recipe", str(self.run / RECIPE)]
         words += ["--weights", self.weights, "--out", f"{self.run}-again"]
+        words += ["--exclude", str(self.run / EXCLUDE)] if self.screened.exclude else []
+        words += [] if self.screened.checked else ["--no-check"]
         return shlex.join(words)
 
     def _result(self, evaluation: Evaluation | None, test: Evaluation | None, interrupted: bool = False) -> TrainResult:
@@ -531,6 +559,7 @@ class _Job:
             test,
             self.findings,
             interrupted,
+            self.screened.warnings,
         )
 
 
