@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from taxonet import errors
 from taxonet.errors import TaxonetError
 
 if TYPE_CHECKING:
@@ -242,6 +241,6 @@ def _talk(exchange: Callable[[], Any]) -> None:
 
 
 def _error_of(kind: str) -> Callable[[str], TaxonetError]:
-    found = getattr(errors, kind, None)
+    found = getattr(sys.modules[TaxonetError.__module__], kind, None)
     known = isinstance(found, type) and issubclass(found, TaxonetError)
     return found if known else TaxonetError  # type: ignore[return-value]

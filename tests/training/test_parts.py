@@ -14,7 +14,8 @@ from taxonet.networks.layers import Network, batch_norms
 from taxonet.training.checkpoint import Position, checkpoints, load_checkpoint, save_checkpoint
 from taxonet.training.choose import Facts, choose_recipe
 from taxonet.training.ema import MovingAverage
-from taxonet.training.loop import _batches, set_training_mode
+from taxonet.training.feed import batches as make_batches
+from taxonet.training.loop import set_training_mode
 from taxonet.training.optimizers import RMSpropTF, clip_adaptively, make_optimizer, parameter_groups
 from taxonet.training.recipe import Recipe
 from taxonet.training.schedule import learning_rate
@@ -149,7 +150,8 @@ def test_the_paper_recipe_of_nfnet_clips_its_gradients():
     assert (recipe.agc, recipe.dropout, recipe.weight_decay, recipe.decay_norm_and_bias) == (0.01, 0.3, 2e-5, False)
     assert (recipe.optimizer, recipe.nesterov, recipe.schedule) == ("sgd", True, "cosine")
     assert recipe.lr == pytest.approx(0.1 * recipe.batch_size / 256)
-    assert reasons["agc"] == "the imagenet recipe of NFNet"
+    assert (recipe.mixup, recipe.cutmix, recipe.stochastic_depth) == (0.2, 1.0, 0.25)
+    assert reasons["agc"] == reasons["cutmix"] == "the imagenet recipe of NFNet"
     assert choose_recipe("paper", facts, {"agc": 0.0})[0].agc == 0
     assert choose_recipe("paper", dataclasses.replace(facts, variant="resnet50"), {})[0].agc == 0
 
@@ -321,12 +323,13 @@ def test_frozen_statistics_do_not_move_and_trained_ones_do():
 
 @pytest.mark.parametrize(("count", "size"), [(33, 32), (432, 32), (5, 8), (64, 32)])
 def test_batches_hold_every_picture_once_and_leave_no_tail(count, size):
-    batches = _batches(count, Recipe(batch_size=size), epoch=2)
-    assert sorted(int(i) for batch in batches for i in batch) == list(range(count))
+    labels = [0] * count
+    batches = make_batches(labels, Recipe(batch_size=size), epoch=2)
+    assert sorted(int(i) for batch in batches for i, _ in batch) == list(range(count))
     assert max(map(len, batches)) <= size
     assert max(map(len, batches)) - min(map(len, batches)) <= 1
-    again = _batches(count, Recipe(batch_size=size), epoch=2)
-    other = _batches(count, Recipe(batch_size=size), epoch=3)
+    again = make_batches(labels, Recipe(batch_size=size), epoch=2)
+    other = make_batches(labels, Recipe(batch_size=size), epoch=3)
     assert all((a == b).all() for a, b in zip(batches, again, strict=True))
     assert any((a != b).any() for a, b in zip(batches, other, strict=True))
 

@@ -324,13 +324,13 @@ import taxonet.training.loop as loop
 from taxonet.cli.app import main
 
 # The second process is killed once, in the middle of the second epoch, before its part of a step.
-step, count = loop._step, iter(range(1000))
+step, count = loop.step, iter(range(1000))
 def deadly(*arguments):
     first_attempt = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
     if first_attempt and os.environ["RANK"] == "1" and next(count) == 4:
         os.kill(os.getpid(), signal.SIGKILL)
     step(*arguments)
-loop._step = deadly
+loop.step = deadly
 sys.exit(main())
 """
 

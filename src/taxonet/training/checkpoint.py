@@ -37,6 +37,7 @@ class Position:
     right: int = 0
     seen: int = 0
     seconds: float = 0.0
+    splits: int = 1  # into so many parts each batch is divided since memory ran out
 
 
 class _DamagedError(Exception):

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from taxonet.errors import UsageError
 from taxonet.networks.layers import Network, batch_norms
 from taxonet.processes import World
+from taxonet.training.feed import steps_of
 from taxonet.training.recipe import Recipe
 
 BUCKET = 2**23  # values in one message: what the copy of the gradients costs in memory stays bounded
@@ -167,7 +168,9 @@ def check_division(network: Network, recipe: Recipe, pictures: int, world: World
 
     Batch norm on its own part needs two pictures a process.
     """
-    batch = pictures // -(-pictures // recipe.batch_size)
+    batch = pictures // steps_of(recipe, pictures) // recipe.accumulate
+    if recipe.compile:
+        raise UsageError("compile works in one process, torch.compile does not see the others; leave --compile out")
     alone = bool(batch_norms(network)) and recipe.norm_statistics == "train" and not recipe.sync_norm
     least = world.size * (2 if alone else 1)
     if batch < least:

@@ -11,7 +11,7 @@ from taxonet.processes import World, launch_name, restarted
 from taxonet.training.choose import NAMED
 from taxonet.training.recipe import Recipe, read_recipe
 
-RECIPE, RUN = "recipe.toml", "run.json"
+RECIPE, RUN, EXCLUDE = "recipe.toml", "run.json", "exclude.txt"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def check_nothing_else_is_asked(run: Path, stored: Recipe, recipe: Any, override
     elif recipe is not None:
         asked = asdict(read_recipe(Path(recipe))) | asked
     for name, value in asked.items():
-        if getattr(stored, name) != value:
+        if getattr(stored, name) != value and value != "auto":  # what auto became is recorded
             raise UsageError(f"the run in {run} has {name} {getattr(stored, name)}, not {value}; it keeps its recipe")
 
 
@@ -94,15 +94,16 @@ def _check_run_folder(run: Path, resume: bool) -> None:
 def _leftovers(run: Path) -> bool:
     """Whether all that the folder holds is what a start leaves that was killed before its recipe was there.
 
-    Before the recipe only run.json is written, so nothing of a user's can be taken for it.
+    Before the recipe only run.json and then the list of exclusions are written, so nothing of a user's can be taken
+    for it.
     """
     files = list(run.iterdir()) if run.is_dir() else []
-    ours = [file for file in files if _is_temporary(file.name) or (file.name == RUN and _is_ours(run))]
+    ours = [file for file in files if _is_temporary(file.name) or (file.name in (RUN, EXCLUDE) and _is_ours(run))]
     return bool(files) and len(ours) == len(files)
 
 
 def _is_temporary(name: str) -> bool:
-    return any(name.startswith(f".{stem}.") and name.endswith(".tmp") for stem in (RUN, RECIPE))
+    return any(name.startswith(f".{stem}.") and name.endswith(".tmp") for stem in (RUN, EXCLUDE, RECIPE))
 
 
 def _is_ours(run: Path) -> bool:

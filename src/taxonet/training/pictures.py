@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,12 @@ def split_data(found: DataSet, fraction: float, seed: int) -> Split:
         raise DataError(f"{data} leaves no picture for validation, a class needs at least two pictures")
     findings = (*found.findings, *val_findings, *test_findings)
     return Split(tuple(train), tuple(val), tuple(test), classes, origin, findings)
+
+
+def counted(split: Split) -> list[int]:
+    """The training pictures of each class, in the order of the classes."""
+    counts = Counter(sample.label for sample in split.train)
+    return [counts[name] for name in split.classes]
 
 
 def open_once(

@@ -36,13 +36,20 @@ from taxonet.networks.layers import Network, batch_norms
 from taxonet.networks.registry import create_model, find
 from taxonet.processes import PeerLostError, World, join, launch_name
 from taxonet.training.allocator import keep_freed_memory
+from taxonet.training.balance import weights_of
 from taxonet.training.checkpoint import KEPT, checkpoints
-from taxonet.training.choose import Facts, choose_recipe
+from taxonet.training.choose import Facts, choose_recipe, has_stochastic_depth, told
+from taxonet.training.distillation import Teacher
 from taxonet.training.distributed import check_division, division, same_start
-from taxonet.training.head import fit_head
-from taxonet.training.loop import CHECKPOINT_SECONDS, LOG, InterruptedRun, Training, fit
-from taxonet.training.opening import RECIPE, RUN, check_nothing_else_is_asked, check_same_weights, open_run
-from taxonet.training.pictures import Pictures, fingerprint, open_briefly, open_once
+from taxonet.training.estimate import estimate
+from taxonet.training.features import extract, fit_frozen
+from taxonet.training.feed import steps_of
+from taxonet.training.head import choose_pictures, fit_head
+from taxonet.training.loggers import close_all, open_loggers
+from taxonet.training.loop import CHECKPOINT_SECONDS, InterruptedRun, Training, fit
+from taxonet.training.opening import EXCLUDE, RECIPE, RUN, check_nothing_else_is_asked, check_same_weights, open_run
+from taxonet.training.pictures import Pictures, counted, fingerprint, open_briefly, open_once
+from taxonet.training.precision import measure_precision
 from taxonet.training.recipe import Recipe, read_recipe
 from taxonet.training.screening import (
     Screened,
@@ -52,6 +59,7 @@ from taxonet.training.screening import (
     prepare,
     warning_lines,
 )
+from taxonet.training.stopping import best_epoch
 from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.catalogue import UNKNOWN, entries
 from taxonet.weights.networks import find_pretrained, save_network, takes_size
@@ -60,7 +68,6 @@ DEFAULT_MODEL = "efficientnet_lite0"
 EXPLAIN_SECONDS, EXPLAIN_SHARE = 5.0, 0.02  # the report's explanations take at most so long, or such a share of the run
 GREY_MODES = {"L", "1", "I;16"}
 BUNDLE, REPORT = "model.safetensors", "report.html"
-EXCLUDE = "exclude.txt"
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,7 @@ def train(
     check: bool = True,
     resume: bool = False,
     keep_memory: bool = True,
+    log: str = "",
     keep_checkpoints: int = KEPT,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     explain: bool = True,
@@ -115,7 +123,8 @@ def train(
             Without validation pictures a stratified seeded part of the training pictures is held out.
         model: the network's name; efficientnet_lite0 where nothing is said.
         out: the run's folder: recipe.toml, log.jsonl, last/, model.safetensors, report.html.
-        recipe: "finetune", "scratch", "paper", a TOML file or a `Recipe`; by default finetune where there are weights.
+        recipe: "finetune", "scratch", "paper", "features" (the classifier alone, on features of the frozen network: the
+            fast path for small sets), a TOML file or a `Recipe`; by default finetune where there are weights.
         weights: what to start from: "auto" (the catalogue's, where they are here), "none", a name of the catalogue
             (`densenet121.tv_in1k`), or a file: a bundle or a known checkpoint.
         exclude: a list of pictures to leave out, one path a line, as `CheckReport.write_exclusions` writes it.
@@ -123,6 +132,7 @@ def train(
             and of classes with few pictures. It reads only files that share their size with another.
         resume: go on with the run in `out`: its model, weights, recipe and list are used again.
         keep_memory: on Linux, let glibc keep freed memory: faster steps, more resident memory, for the whole process.
+        log: "tensorboard", "mlflow" or both with a comma between, besides the run's log.jsonl.
         keep_checkpoints: how many checkpoints stay in last/; a damaged one is passed over for the one before.
         checkpoint_seconds: the time between checkpoints within an epoch; each epoch ends with one in any case.
         explain: show in the report what spoke for the worst mistakes, where captum is installed.
@@ -150,16 +160,17 @@ def train(
             check_nothing_else_is_asked(run, stored, recipe, overrides)
             check_same_weights(run, before.get("weights", "auto"), str(weights))
         seed, fraction = _split_values(recipe, overrides, stored)
-        goes_on = opening.resume
-        listed = kept_exclusions(run, before, exclude) if goes_on else asked_exclusions(exclude)
-        screened = prepare(data, fraction, seed, listed, kept_check(run, before, check) if goes_on else check)
+        listed = kept_exclusions(run, before, exclude) if opening.resume else asked_exclusions(exclude)
+        checked = kept_check(run, before, check) if opening.resume else check
+        screened = prepare(data, fraction, seed, listed, checked)
         if keep_memory and keep_freed_memory():  # before the first tensor
             listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
         job = _Job(Path(data), run, variant, screened, before.get("weights", str(weights)), listener, world)
         job.explain = explain
         job.keep_checkpoints, job.checkpoint_seconds = keep_checkpoints, checkpoint_seconds
+        job.log = log
         with _naming_the_run(run, world):
-            return job.work(stored or recipe, {} if stored else overrides, goes_on)
+            return job.work(stored or recipe, {} if stored else overrides, opening.resume)
 
 
 def _check_options(keep_checkpoints: int, checkpoint_seconds: float) -> None:
@@ -211,7 +222,7 @@ class _Job:
     ) -> None:
         self.data, self.run, self.variant, self.listener = data, run, variant, listener
         self.screened, self.split = screened, screened.split
-        self.weights, self.world = weights, world
+        self.weights, self.world, self.log = weights, world, ""
         self.keep_checkpoints, self.checkpoint_seconds = KEPT, CHECKPOINT_SECONDS
         self.explain = True
         self.started = time.time()
@@ -232,20 +243,28 @@ class _Job:
             len(self.split.train),
             self.pretrained is not None,
             norms[0].momentum or 0.1 if norms else None,
+            class_counts=tuple(counted(self.split)),
         )
         self.recipe, reasons = choose_recipe(recipe, facts, overrides)
         _check_norm_values(self.variant, norms, overrides)
-        if self.recipe.aux_heads and "aux_heads" not in find(self.variant).options():
-            raise UsageError(f"{self.variant} has no auxiliary heads, aux_heads must be false; GoogLeNet has them")
         if self.recipe.image_size != min(preprocessing.output_size):
             preprocessing = preprocessing.with_size(self.recipe.image_size)
         self.preprocessing = preprocessing
         _check_size(plain, self.variant, self.channels, preprocessing.output_size)
         _check_augmentation(self.recipe.augmentation, preprocessing.output_size)
+        self.teacher = Teacher.open(self.recipe.teacher, self.split.classes) if self.recipe.teacher else None
+        open_loggers(self.log, self.run, {})  # one that is not there is refused before any work
+        if self.recipe.precision == "auto":
+            size = preprocessing.output_size
+            built, batch_size = self._built().to(self.world.device), self.recipe.batch_size
+            measured = self.world.from_first(
+                lambda: json.dumps(measure_precision(built, self.channels, size, batch_size)).encode()
+            )
+            word, reasons["precision"] = json.loads(measured)
+            self.recipe = replace(self.recipe, precision=word)
         self._announce(reasons, resume)
-        train, pictures, findings = open_once(
-            self.split.train, self.recipe.image_size, self.channels, self.listener, self.world
-        )
+        short_side = max(self.recipe.image_size, *(self.teacher.preprocessing.output_size if self.teacher else (0,)))
+        train, pictures, findings = open_once(self.split.train, short_side, self.channels, self.listener, self.world)
         self.findings = (*self.split.findings, *findings)
         self._check_classes(train, findings)
         self._leave_out_unreadable(pictures)
@@ -292,15 +311,16 @@ class _Job:
             say("the pictures are grey: the network gets one channel")
         if self.world.size > 1:
             say(division(self.recipe, self.world))
-        say("recipe (of the run that goes on):" if resume else "recipe:")
-        for name, value in asdict(self.recipe).items():
-            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
-            say(f"  {name:<20} {shown}" + (f"    ({reasons[name]})" if name in reasons else ""))
+        if self.teacher:
+            say(f"teacher: {self.teacher.name}; preprocessing: {self.teacher.preprocessing}")
+        for line in told(self.recipe, reasons, resume):
+            say(line)
 
     def _identify(self, train: Sequence[Sample]) -> None:
         self.fingerprint = fingerprint([*train, *self.split.val], self.data)
         identity = json.dumps(
             [self.variant, self.recipe.to_toml(), self.fingerprint, self.split.classes, str(self.preprocessing)]
+            + ([self.teacher.digest] if self.teacher else [])
         )
         self.key = hashlib.sha256(identity.encode()).hexdigest()
         if len(set(self.world.gather(self.key.encode()))) > 1:
@@ -315,8 +335,6 @@ class _Job:
         for name, samples in (("train", train), ("val", self.split.val), ("test", self.split.test)):
             if samples and not (self.run / f"{name}.csv").exists():  # a kill may have come before
                 _write_table(self.run / f"{name}.csv", samples)
-        if self.screened.exclude:
-            write_exclusion_list(self.run / EXCLUDE, self.screened.exclude.names)
 
     def _write_facts(self, training_pictures: int) -> None:
         """What a run needs to go on. The recipe is the last: until it is there, the start can be made again."""
@@ -336,33 +354,49 @@ class _Job:
         write_atomically(
             self.run / RUN, json.dumps(facts, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
         )
+        if self.screened.exclude:
+            write_exclusion_list(self.run / EXCLUDE, self.screened.exclude.names)
         write_atomically(self.run / RECIPE, self.recipe.to_toml().encode())
 
-    def _network(self, items: Sequence[tuple[Path, int]], pictures: Pictures, resume: bool) -> Network:
+    def _built(self) -> Network:
+        """The network of the run with fresh weights, the same for the same seed."""
         torch.manual_seed(self.recipe.seed)
-        network = create_model(
+        own = self.recipe
+        return create_model(
             self.variant,
             num_classes=len(self.split.classes),
             in_channels=self.channels,
-            dropout=self.recipe.dropout,
-            **({"aux_heads": True} if self.recipe.aux_heads else {}),
+            dropout=own.dropout,
+            **({"stochastic_depth": own.stochastic_depth} if has_stochastic_depth(self.variant) else {}),
+            **({"aux_heads": True} if own.aux_heads else {}),
             **(self.pretrained.options if self.pretrained else {}),
         )
+
+    def _network(self, items: Sequence[tuple[Path, int]], pictures: Pictures, resume: bool) -> Network:
+        network = self._built()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.pretrained is not None:
             whole = self.pretrained.load_into(network, self.split.classes)
             if self.recipe.head_first and not whole and not resume:
-                accuracy = fit_head(
-                    network, self.preprocessing, pictures, items, self.recipe.seed, self.listener, self.world
-                )
+                labels = [label for _, label in items]
+                chosen = choose_pictures(labels, self.recipe.seed)
+                paths, labels = [items[i][0] for i in chosen], [labels[i] for i in chosen]
+                features = extract(network, self.preprocessing, pictures, paths, self.listener, self.world)
+                bias = network.classifier.bias is not None
+                head, accuracy = fit_head(features, labels, bias, self._class_weights([label for _, label in items]))
+                head.put_into(network)
                 self.listener.say(f"head: logistic regression on the frozen features, training top-1 {accuracy:.3f}")
         same_start(network, self.world)
         return network
+
+    def _class_weights(self, labels: Sequence[int]) -> list[float] | None:
+        return weights_of(self.recipe, np.bincount(labels, minlength=len(self.split.classes)).tolist())
 
     def _fit(self, train: Sequence[Sample], pictures: Pictures, resume: bool) -> TrainResult:
         index = ClassIndex(self.split.classes)
         labels = [index[sample.label] for sample in train]
         at_checkpoint = resume and self.world.any(self.world.first and bool(checkpoints(self.run)))
+        facts = asdict(self.recipe) | {"model": self.variant}
         items = [(sample.path, label) for sample, label in zip(train, labels, strict=True)]
         training = Training(
             run=self.run,
@@ -375,6 +409,8 @@ class _Job:
             key=self.key,
             listener=self.listener,
             classifier=self._classifier,
+            teacher=self.teacher,
+            loggers=open_loggers(self.log, self.run, facts) if self.world.first else (),
             world=self.world,
             keep_checkpoints=self.keep_checkpoints,
             checkpoint_seconds=self.checkpoint_seconds,
@@ -382,9 +418,14 @@ class _Job:
         if resume:
             self.listener.say(_where(training) if training.restore() else "no checkpoint yet: the run begins again")
         try:
+            if self.recipe.frozen:
+                return self._finish(training, fit_frozen(training, self._class_weights(labels)))
+            if not at_checkpoint and self.world.any(not isinstance(self.listener, Silent)):
+                self.listener.say(f"estimate, from the first steps: {estimate(training)}")
             evaluation = fit(training)
         except InterruptedRun:
             self.listener.finish()
+            close_all(training.loggers, {})
             self.listener.say(f"stopped, nothing is lost; the same command with --resume goes on ({self.run / 'last'})")
             return self._result(None, None, interrupted=True)
         return self._finish(training, evaluation)
@@ -394,6 +435,11 @@ class _Job:
             "data": {"fingerprint": self.fingerprint, "name": self.data.name.encode(errors="replace").decode()},
             "recipe": asdict(self.recipe),
             "parent": self.pretrained.provenance if self.pretrained else None,
+            **(
+                {"teacher": {"name": Path(self.teacher.name).name, "weights": self.teacher.digest}}
+                if self.teacher
+                else {}
+            ),
             "versions": {
                 "taxonet": __version__,
                 "torch": torch.__version__,
@@ -434,16 +480,25 @@ class _Job:
         classifier = self._classifier(training.result, calibration.temperature)
         test = evaluate_samples(classifier, self.split.test, world=self.world) if self.split.test else None
         self.findings = _unique((*self.findings, *evaluation.findings, *(test.findings if test else ())))
+        log = training.log()
+        figures = {"validation": _headline(evaluation)} | ({"test": _headline(test)} if test else {})
+        epoch = best_epoch(log) if self.recipe.patience else len(log)  # whose weights these are
         if self.world.first:
-            self._write_results(training, calibration, evaluation, test)
+            self._write_results(training, calibration, evaluation, test, {**figures, "epoch": epoch}, log)
         self.world.gather(b"")  # the others wait: a process that has gone is a process that was lost
         return self._result(evaluation, test)
 
     def _write_results(
-        self, training: Training, calibration: Calibration, evaluation: Evaluation, test: Evaluation | None
+        self,
+        training: Training,
+        calibration: Calibration,
+        evaluation: Evaluation,
+        test: Evaluation | None,
+        metrics: dict[str, Any],
+        log: list[dict[str, Any]],
     ) -> None:
-        metrics = {"validation": _headline(evaluation)} | ({"test": _headline(test)} if test else {})
         save_network(self.run / BUNDLE, self._info(metrics, calibration.temperature), training.result)
+        close_all(training.loggers, {f"{part}_top1": metrics[part]["top1"] for part in metrics if part != "epoch"})
         classifier = self._classifier(training.result, calibration.temperature)
         report = TrainingReport(
             model=self.variant,
@@ -451,7 +506,7 @@ class _Job:
             command=self._command(),
             recipe=asdict(self.recipe),
             preprocessing=str(self.preprocessing),
-            log=[json.loads(line) for line in (self.run / LOG).read_text("utf-8").splitlines()],
+            log=log,
             counts={"training": len(training.train), "validation": len(self.split.val), "test": len(self.split.test)},
             origin=self.split.origin,
             validation=evaluation,
@@ -567,5 +622,5 @@ def _where(training: Training) -> str:
     position, recipe = training.position, training.recipe
     if position.epoch == recipe.epochs:
         return f"going on at the end: all {recipe.epochs} epochs are done, the bundle and the report are written"
-    steps = -(-len(training.train) // recipe.batch_size)
+    steps = steps_of(recipe, len(training.train))
     return f"going on in epoch {position.epoch + 1} of {recipe.epochs}, after {position.step} of its {steps} steps"
