@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from torch import nn
 from taxonet.errors import DataError, UsageError
 from taxonet.networks import create_model
 from taxonet.networks.layers import Network, batch_norms
-from taxonet.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from taxonet.training.checkpoint import Position, checkpoints, load_checkpoint, save_checkpoint
 from taxonet.training.choose import Facts, choose_recipe
 from taxonet.training.ema import MovingAverage
-from taxonet.training.loop import _batches, set_training_mode
+from taxonet.training.feed import batches as make_batches
+from taxonet.training.loop import set_training_mode
 from taxonet.training.optimizers import RMSpropTF, clip_adaptively, make_optimizer, parameter_groups
 from taxonet.training.recipe import Recipe
 from taxonet.training.schedule import learning_rate
@@ -148,7 +150,8 @@ def test_the_paper_recipe_of_nfnet_clips_its_gradients():
     assert (recipe.agc, recipe.dropout, recipe.weight_decay, recipe.decay_norm_and_bias) == (0.01, 0.3, 2e-5, False)
     assert (recipe.optimizer, recipe.nesterov, recipe.schedule) == ("sgd", True, "cosine")
     assert recipe.lr == pytest.approx(0.1 * recipe.batch_size / 256)
-    assert reasons["agc"] == "the imagenet recipe of NFNet"
+    assert (recipe.mixup, recipe.cutmix, recipe.stochastic_depth) == (0.2, 1.0, 0.25)
+    assert reasons["agc"] == reasons["cutmix"] == "the imagenet recipe of NFNet"
     assert choose_recipe("paper", facts, {"agc": 0.0})[0].agc == 0
     assert choose_recipe("paper", dataclasses.replace(facts, variant="resnet50"), {})[0].agc == 0
 
@@ -320,12 +323,13 @@ def test_frozen_statistics_do_not_move_and_trained_ones_do():
 
 @pytest.mark.parametrize(("count", "size"), [(33, 32), (432, 32), (5, 8), (64, 32)])
 def test_batches_hold_every_picture_once_and_leave_no_tail(count, size):
-    batches = _batches(count, Recipe(batch_size=size), epoch=2)
-    assert sorted(int(i) for batch in batches for i in batch) == list(range(count))
+    labels = [0] * count
+    batches = make_batches(labels, Recipe(batch_size=size), epoch=2)
+    assert sorted(int(i) for batch in batches for i, _ in batch) == list(range(count))
     assert max(map(len, batches)) <= size
     assert max(map(len, batches)) - min(map(len, batches)) <= 1
-    again = _batches(count, Recipe(batch_size=size), epoch=2)
-    other = _batches(count, Recipe(batch_size=size), epoch=3)
+    again = make_batches(labels, Recipe(batch_size=size), epoch=2)
+    other = make_batches(labels, Recipe(batch_size=size), epoch=3)
     assert all((a == b).all() for a, b in zip(batches, again, strict=True))
     assert any((a != b).any() for a, b in zip(batches, other, strict=True))
 
@@ -361,7 +365,51 @@ def test_a_foreign_or_broken_checkpoint_is_refused(tmp_path):
     save_checkpoint(tmp_path, Position(), {"network": network}, optimizer, "key")
     with pytest.raises(DataError, match="another recipe"):
         load_checkpoint(tmp_path, {"network": network}, optimizer, "other")
-    path = tmp_path / "last" / "checkpoint.safetensors"
+    (path,) = checkpoints(tmp_path)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(DataError, match="is not a checkpoint"):
+    with pytest.raises(DataError, match=r"is damaged \(it is no checkpoint, or cut off\); without the folder"):
         load_checkpoint(tmp_path, {"network": network}, optimizer, "key")
+
+
+def test_checkpoints_are_kept_k_deep_and_a_damaged_one_is_named_and_passed_over(tmp_path):
+    network = create_model("densenet_bc_22_12")
+    optimizer = make_optimizer(network, Recipe())
+
+    def save(steps, keep):
+        save_checkpoint(tmp_path, Position(steps_in_all=steps), {"network": network}, optimizer, "key", keep)
+
+    for steps in range(1, 6):
+        save(steps, keep=3)
+    assert [path.name[-16:-12] for path in checkpoints(tmp_path)] == ["0005", "0004", "0003"]
+    newest, second, _ = checkpoints(tmp_path)
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1  # one bit of one weight
+    newest.write_bytes(data)
+    second.write_bytes(second.read_bytes()[:-7])
+    (tmp_path / "last" / ".checkpoint-00000006.safetensors.0a.tmp").write_bytes(b"killed here")
+    said = []
+    position = load_checkpoint(tmp_path, {"network": network}, optimizer, "key", said.append)
+    assert position == Position(steps_in_all=3)
+    assert [str(newest) in said[0], str(second) in said[1]] == [True, True]
+    assert "is damaged (its content is not what was written); the checkpoint before it is used" in said[0]
+    assert not list((tmp_path / "last").glob(".*"))
+    save(4, keep=1)  # written again over the damaged one; the newer damaged one must not win
+    assert load_checkpoint(tmp_path, {"network": network}, optimizer, "key") == Position(steps_in_all=4)
+
+
+def test_a_disk_that_gives_back_other_bytes_costs_no_older_checkpoint(tmp_path, monkeypatch):
+    network = create_model("densenet_bc_22_12")
+    optimizer = make_optimizer(network, Recipe())
+    save_checkpoint(tmp_path, Position(steps_in_all=1), {"network": network}, optimizer, "key", keep=1)
+    fsync = os.fsync
+
+    def rotten(handle):
+        fsync(handle)
+        os.pwrite(handle, b"x", 5000)
+
+    monkeypatch.setattr(os, "fsync", rotten)
+    with pytest.raises(DataError, match="the disk gave back other bytes"):
+        save_checkpoint(tmp_path, Position(steps_in_all=2), {"network": network}, optimizer, "key", keep=1)
+    monkeypatch.undo()
+    assert load_checkpoint(tmp_path, {"network": network}, optimizer, "key") == Position(steps_in_all=1)
+    assert len(list((tmp_path / "last").iterdir())) == 1

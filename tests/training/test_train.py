@@ -420,3 +420,67 @@ def test_clipped_to_almost_nothing_only_the_classifiers_matrix_moves(colours, tm
         moved = (trained[name] - parameter).norm() / parameter.norm().clamp(min=1e-3)
         assert moved > 1e-3 if name == "classifier.weight" else moved < 1e-6, name
     assert read_recipe(run.run / "recipe.toml").agc == 1e-7
+
+
+# --- the folder of a run, after a kill at its start
+
+
+def test_a_start_that_was_cut_off_begins_again(run, colours, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".run.json.0123456789ab.tmp").write_text("{")
+    (folder / "run.json").write_bytes((run.run / "run.json").read_bytes())
+    (folder / ".recipe.toml.0123456789ab.tmp").write_text("")
+    with pytest.raises(UsageError, match=r"no run to resume.*the start there was cut off, begin it again without"):
+        taxonet.train(colours, out=folder, resume=True, **QUICK)
+    again = taxonet.train(colours, out=folder, **QUICK)
+    first, second = read_tensors(run.bundle), read_tensors(again.bundle)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "run.json", "notes.tmp"])
+def test_files_of_the_user_are_never_taken_for_a_start_that_was_cut_off(colours, tmp_path, name):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / name).write_text('{"model": "mine"}')
+    with pytest.raises(UsageError, match="is not empty"):
+        taxonet.train(colours, out=folder, **QUICK)
+    assert (folder / name).read_text() == '{"model": "mine"}'
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_run_killed_before_its_tables_were_there_gets_them(run, colours, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("run.json", "recipe.toml", "train.csv"):
+        (folder / name).write_bytes((run.run / name).read_bytes())
+    again = taxonet.train(colours, out=folder, resume=True)
+    assert (folder / "val.csv").read_bytes() == (run.run / "val.csv").read_bytes()
+    first, second = read_tensors(run.bundle), read_tensors(again.bundle)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(run, colours, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(run.run, folder)
+    newest = max((folder / "last").iterdir())
+    newest.write_bytes(newest.read_bytes()[:5000])
+    (folder / "model.safetensors").unlink()
+    again = taxonet.train(colours, out=folder, resume=True, progress=True, keep_checkpoints=3)
+    said = capsys.readouterr().err
+    assert f"{newest} is damaged (it is no checkpoint, or cut off); the checkpoint before it is used" in said
+    assert "going on in epoch 3 of 3, after 0 of its 3 steps" in said
+    first, second = read_tensors(run.bundle), read_tensors(again.bundle)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"keep_checkpoints": 0}, "keep_checkpoints is 0, it must be at least 1"),
+        ({"checkpoint_seconds": -1}, "checkpoint_seconds is -1, it must be at least 0"),
+    ],
+)
+def test_wrong_options_of_checkpoints(colours, tmp_path, options, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        taxonet.train(colours, out=tmp_path / "run", **QUICK, **options)

@@ -21,8 +21,9 @@ from taxonet.cli.predict import predict
 from taxonet.cli.pull import pull
 from taxonet.cli.train import train
 from taxonet.errors import TaxonetError, nearest
+from taxonet.processes import launched, leave, speaks
 
-USAGE, INTERRUPTED = 2, 130
+FINDINGS, USAGE, INTERRUPTED = 1, 2, 130
 VERBS: dict[str, Callable[..., int]] = {
     "models": models,
     "info": info,
@@ -54,7 +55,13 @@ for name, verb in VERBS.items():
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the entry point of the installed script."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        leave(_run(sys.argv[1:]))
+    return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    words = list(arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     _print_whatever_comes()
@@ -73,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         kind = type(error).__name__
         return _fail(f"{kind}: {error}; this is a defect of Taxonet, --debug shows where", 3, debug)
-    return int(status or 0)
+    # torchrun takes every other status than 0 for a failure, and would start a run again that is done
+    return 0 if status == FINDINGS and launched() else int(status or 0)
 
 
 def _print_whatever_comes() -> None:
@@ -86,7 +94,8 @@ def _print_whatever_comes() -> None:
 def _fail(sentence: str, status: int, debug: bool) -> int:
     if debug:
         raise  # noqa: PLE0704 - called while an error is handled
-    print(f"taxonet: {sentence}", file=sys.stderr)
+    if speaks():  # of several processes one tells
+        print(f"taxonet: {sentence}", file=sys.stderr)
     return status
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taxonet.cli.output import check_page, print_json, print_table
+from taxonet.processes import speaks
 
 if TYPE_CHECKING:
     from taxonet.evaluation import Evaluation
@@ -62,9 +63,11 @@ def evaluate(
             robustness=robustness,
             robustness_pictures=robustness_pictures,
             html=html,
-            progress=terminal.follow("pictures"),
-            listener=terminal,
+            progress=terminal.follow("pictures") if speaks() else None,
+            listener=terminal if speaks() else None,
         )
+    if not speaks():  # torchrun: one process prints
+        return 0
     if json:
         print_json(result.as_dict())
     else:

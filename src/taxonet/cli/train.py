@@ -6,9 +6,26 @@ from typing import Any
 
 from taxonet.cli.output import print_json
 from taxonet.errors import UsageError, nearest
+from taxonet.processes import speaks
 
 INTERRUPTED = 130
-OWN = ("model", "out", "recipe", "weights", "exclude", "check", "resume", "json", "keep-memory", "explain")
+OWN = (
+    "model",
+    "out",
+    "recipe",
+    "weights",
+    "exclude",
+    "check",
+    "resume",
+    "json",
+    "keep-memory",
+    "explain",
+    "exclude",
+    "check",
+    "keep-checkpoints",
+    "checkpoint-seconds",
+    "log",
+)
 
 
 def train(
@@ -23,6 +40,9 @@ def train(
     check: bool = True,
     resume: bool = False,
     keep_memory: bool = True,
+    log: str = "",
+    keep_checkpoints: int = 2,
+    checkpoint_seconds: float = 120.0,
     explain: bool = True,
     json: bool = False,
     epochs: int | None = None,
@@ -36,8 +56,18 @@ def train(
     """Train a network on a folder of pictures; the run's folder gets a bundle and a report.
 
     Any value of a recipe is an option too: --optimizer, --weight-decay, --augmentation, --label-smoothing,
-    --ema-decay, --schedule, …; the recipe is printed in full when a run starts, with these names. --agc 0.01 clips
-    every unit's gradient to that share of its weights, for networks without norms.
+    --ema-decay, --schedule, …; the recipe is printed in full when a run starts, with these names.
+
+    Regularise: --mixup 0.2, --cutmix 1.0 (α), --stochastic-depth 0.2, --augmentation "… | rand_augment(2, 9)".
+    Gradients: --clip-norm 1.0, --agc 0.01 (every unit's to that share of its weights, for networks without norms),
+    --accumulate 4 (a step takes 4 batches). Classes of unequal size: --balance auto|none|sampling|loss.
+    Stop when the validation loss has not fallen for 5 epochs, and keep the best: --patience 5.
+    Learn from a larger model: --teacher BUNDLE|NAME, --distill-weight 0.5, --distill-temperature 4.
+    Speed: --precision auto|float32|bfloat16, --channels-last false, --compile true.
+
+    Several processes: torchrun --nproc-per-node 2 -m taxonet train … . The batch is divided among them, the rest of
+    the recipe stays; torchrun gives each one thread, OMP_NUM_THREADS=8 before it gives eight. With --max-restarts a run
+    goes on by itself after a process was lost. Started so, findings leave the exit status at 0.
 
     Parameters
     ----------
@@ -48,7 +78,8 @@ def train(
     out
         The run's folder.
     recipe
-        finetune, scratch, paper, or a TOML file; by default finetune where there are weights, else scratch.
+        finetune, scratch, paper, features (the classifier alone on the frozen network: seconds instead of minutes), or
+        a TOML file; by default finetune where there are weights, else scratch.
     weights
         What to start from: auto (what is installed or pulled), none, weights of `taxonet pull --list`, which are
         brought where they are not here, or a file: a bundle or a checkpoint of torchvision, timm or another library.
@@ -60,6 +91,12 @@ def train(
         Go on with the run in the folder; its model, weights, recipe and list are used again.
     keep_memory
         On Linux, keep freed memory: faster steps, more resident memory.
+    log
+        Where figures go besides log.jsonl: tensorboard, mlflow, or both with a comma between.
+    keep_checkpoints
+        How many checkpoints stay in last/; a damaged one is passed over for the one before.
+    checkpoint_seconds
+        The time between checkpoints within an epoch.
     explain
         Show in the report what spoke for the worst mistakes (Grad-CAM), where captum is installed.
     json
@@ -100,11 +137,14 @@ def train(
         check=check,
         resume=resume,
         keep_memory=keep_memory,
+        log=log,
+        keep_checkpoints=keep_checkpoints,
+        checkpoint_seconds=checkpoint_seconds,
         explain=explain,
         progress=True,
         **overrides,
     )
-    if json:
+    if json and speaks():  # torchrun: one process prints
         print_json(result.as_dict())
     if result.interrupted:
         return INTERRUPTED

@@ -20,11 +20,14 @@ from taxonet.evaluation.metrics import Metrics, intervals, measure, picture_loss
 from taxonet.evaluation.reliability import expected_calibration_error
 from taxonet.evaluation.robustness import Robustness, check_robustness
 from taxonet.evaluation.selection import Selected, area_under_risk, select
+from taxonet.evaluation.spread import Answer, answers
 from taxonet.evaluation.views import Views
 from taxonet.inference import Classifier, load
-from taxonet.inference.classifier import softmax
+from taxonet.inference.classifier import BATCH, softmax
+from taxonet.processes import World, join
 
 Progress = Callable[[int, int], None]  # pictures done, pictures in all
+ALONE = World()
 
 
 @dataclass(frozen=True)
@@ -148,15 +151,21 @@ def evaluate(
         progress: called with (pictures done, pictures in all).
         listener: is told of the check of robustness.
 
+    Started by `torchrun`, the processes share the pictures; each gets the whole evaluation, whose figures are the same
+    bits as those of one process at the same number of threads.
+
     Raises:
         DataError: there is no data, or not one of its classes is known to the model.
         UsageError: the data has no such split, or a wrong value.
     """
-    classifier = model if isinstance(model, Classifier) else load(model, engine)
-    views = Views.parse(tta, classifier.preprocessing) if tta else None
-    chosen, samples, findings = read_split(data, split)
-    result = evaluate_samples(classifier, samples, progress, views)
+    with join() as world:
+        classifier = model if isinstance(model, Classifier) else load(model, engine)
+        views = Views.parse(tta, classifier.preprocessing) if tta else None
+        chosen, samples, findings = read_split(data, split)
+        result = evaluate_samples(classifier, samples, progress, views, world)
     result = replace(result, findings=(*findings, *result.findings), split=chosen)
+    if not world.first:  # what follows is timed or written, by one process
+        return result
     if robustness or robustness_pictures is not None:
         scored = [outcome.sample for outcome in result.outcomes]
         check = check_robustness(classifier, scored, pictures=robustness_pictures, listener=listener or Silent())
@@ -184,9 +193,16 @@ def read_split(
 
 
 def evaluate_samples(
-    classifier: Classifier, samples: Sequence[Sample], progress: Progress | None = None, views: Views | None = None
+    classifier: Classifier,
+    samples: Sequence[Sample],
+    progress: Progress | None = None,
+    views: Views | None = None,
+    world: World = ALONE,
 ) -> Evaluation:
-    """Measure an open classifier on samples; those of unknown classes and broken ones come back as findings."""
+    """Measure an open classifier on samples; those of unknown classes and broken ones come back as findings.
+
+    The processes of `world` share the work; all of them must call this, with the same samples.
+    """
     index, started = ClassIndex(classifier.classes), time.monotonic()
     known, findings = sort_by_known(samples, index)
     if not known:
@@ -196,15 +212,15 @@ def evaluate_samples(
     plain, mean = [], []  # logits of the plain view, probabilities over all views
     scored: list[Sample] = []
     unreadable = len(findings)
-    for done, (sample, logits) in enumerate(_logits(classifier, known, views), start=1):
+    rows = len(views) if views else 1
+    found = answers(known, lambda part: _logits(classifier, part, views), -(-BATCH // rows), world, progress)
+    for sample, logits in zip(known, found, strict=True):
         if isinstance(logits, str):
             findings.append(Finding(str(sample.path), logits))
         else:
             plain.append(logits[0])
             mean.append(averaged(logits, classifier.info.temperature))
             scored.append(sample)
-        if progress:
-            progress(done, len(known))
     if not scored:
         raise DataError(f"not one of the {len(known)} pictures can be read, the first: {findings[unreadable].reason}")
     targets = np.array([index[sample.label] for sample in scored])
@@ -214,17 +230,15 @@ def evaluate_samples(
     return replace(result, augmented=_augmented(scores, views, seconds) if views else None, seconds=seconds)
 
 
-def _logits(
-    classifier: Classifier, samples: Sequence[Sample], views: Views | None
-) -> Iterator[tuple[Sample, NDArray[np.float32] | str]]:
-    """Every sample with the logits (views, classes) of its views, or why it cannot be read."""
+def _logits(classifier: Classifier, samples: Sequence[Sample], views: Views | None) -> Iterator[Answer]:
+    """The logits (views, classes) of every sample's views, or why it cannot be read."""
 
     def read(sample: Sample) -> NDArray[np.uint8]:
         if views is not None:
             return views.pixels(sample.path, classifier.limits)
         return classifier.preprocessing.pixels(sample.path, classifier.limits)[None]
 
-    return classifier.logits_each(samples, read, rows=len(views) if views else 1)
+    return (found for _, found in classifier.logits_each(samples, read, rows=len(views) if views else 1))
 
 
 def summary(

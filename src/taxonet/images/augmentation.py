@@ -6,8 +6,8 @@ Every step is a pure function of a picture and a numpy Generator, so that a run 
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from taxonet.images.decode import Picture
 from taxonet.images.geometry import FILTERS, GEOMETRY, MAX_SIDE, Geometry, crop_offset
 from taxonet.images.notation import Step, parse_steps, show_steps
 from taxonet.images.preprocessing import to_array
+from taxonet.images.rand_augment import STRONGEST, rand_augment
 from taxonet.images.trivial_augment import trivial_augment
 
 Box = tuple[int, int, int, int]  # left, upper, right, lower
@@ -32,6 +33,10 @@ class RandomStep(Step):
     def sample(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Return the image after this step, which draws from `rng` and nothing else."""
         raise NotImplementedError
+
+    def scaled(self, ratio: float) -> Self:
+        """The step for pictures that come out `ratio` times as large; most do not depend on the size."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,10 @@ class RandomResizedCrop(RandomStep):
         """Return a random part at `size` × `size`."""
         box = self.box(image.width, image.height, rng)
         return image.resize((self.size, self.size), FILTERS[self.filter], box=box)
+
+    def scaled(self, ratio: float) -> Self:
+        """The same part, brought to another size."""
+        return replace(self, size=max(1, round(self.size * ratio)))
 
     def box(self, width: int, height: int, rng: np.random.Generator) -> Box:
         """Draw the part; when no draw fits, the largest central part whose ratio is allowed."""
@@ -96,6 +105,10 @@ class RandomCrop(RandomStep):
         """Return a random `size` × `size` part of the padded picture."""
         left, upper = self._offset(image.width, rng), self._offset(image.height, rng)
         return image.crop((left, upper, left + self.size, upper + self.size))
+
+    def scaled(self, ratio: float) -> Self:
+        """Size and padding together."""
+        return replace(self, size=max(1, round(self.size * ratio)), padding=round(self.padding * ratio))
 
     def _offset(self, side: int, rng: np.random.Generator) -> int:
         slack = side + 2 * self.padding - self.size
@@ -159,6 +172,28 @@ class TrivialAugment(RandomStep):
 
 
 @dataclass(frozen=True)
+class RandAugment(RandomStep):
+    """`count` random operations of one strength: RandAugment's N and M (arXiv:1909.13719).
+
+    The paper's ResNet-50 has rand_augment(2, 9), its EfficientNet-B7 rand_augment(2, 28); 10 is the end of
+    AutoAugment's ranges.
+    """
+
+    name: ClassVar[str] = "rand_augment"
+
+    count: int
+    magnitude: float
+
+    def __post_init__(self) -> None:
+        self.check_whole("count", 1, 16)
+        self.check_number("magnitude", 0.0, float(STRONGEST))
+
+    def sample(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """Return the image after the operations."""
+        return rand_augment(image, self.count, self.magnitude, rng)
+
+
+@dataclass(frozen=True)
 class Erase(Step):
     """Random erasing: with a probability fill a rectangle with random pixels (Zhong et al. 2017, arXiv:1708.04896).
 
@@ -196,7 +231,16 @@ class Erase(Step):
 STEPS: dict[str, type[Step]] = {
     **{
         step.name: step
-        for step in (RandomResizedCrop, RandomCrop, Flip, VerticalFlip, ColorJitter, TrivialAugment, Erase)
+        for step in (
+            RandomResizedCrop,
+            RandomCrop,
+            Flip,
+            VerticalFlip,
+            ColorJitter,
+            TrivialAugment,
+            RandAugment,
+            Erase,
+        )
     },
     **GEOMETRY,
 }
@@ -207,8 +251,9 @@ class Augmentation:
     """What training does to a decoded picture, as a value: printed by `str`, read by `parse`, hashable, comparable.
 
     Steps: random_resized_crop(size, scale=(low, high), ratio=(low, high), filter=word), random_crop(size, padding=4),
-    flip(probability), vertical_flip(probability), color_jitter(strength), trivial_augment, erase(probability,
-    scale=…, ratio=…), and the sizes and crops of preprocessing. `erase` works on pixels and stands last.
+    flip(probability), vertical_flip(probability), color_jitter(strength), trivial_augment,
+    rand_augment(count, magnitude), erase(probability, scale=…, ratio=…), and the sizes and crops of preprocessing.
+    `erase` works on pixels and stands last.
 
     Raises UsageError for steps in a wrong order.
     """
@@ -230,6 +275,12 @@ class Augmentation:
     def parse(cls, text: str) -> "Augmentation":
         """Read the notation; raise UsageError, with the nearest name, for whatever it does not know."""
         return cls(parse_steps(text, STEPS, "augmentation"))
+
+    def scaled(self, ratio: float) -> "Augmentation":
+        """The same for pictures that come out `ratio` times as large; sizes are rounded to whole pixels."""
+        return Augmentation(
+            tuple(step.scaled(ratio) if isinstance(step, RandomStep | Geometry) else step for step in self.steps)
+        )
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> NDArray[np.uint8]:
         """Return uint8 pixels (H,W,C) of an image of mode RGB or L; the same for the same state of `rng`."""

@@ -42,8 +42,10 @@ class TorchEngine:
             training = self.network.training
             self.network.eval()
             try:
-                batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
-                logits: NDArray[np.float32] = self.network(batch).numpy()
+                batch = torch.from_numpy(images).to(next(self.network.parameters()).device)
+                logits: NDArray[np.float32] = (
+                    self.network(batch.contiguous(memory_format=torch.channels_last)).cpu().numpy()
+                )
             finally:
                 self.network.train(training)
         return logits

@@ -112,7 +112,7 @@ class NotReproduced(Record):
 @dataclass(frozen=True, kw_only=True)
 class RecipeFacts(Record):
     """How the paper trains; None where it does not say. `milestones` are fractions of the epochs, `agc` is the λ of
-    adaptive gradient clipping."""
+    adaptive gradient clipping, `mixup` and `cutmix` are the α of Beta(α, α)."""
 
     optimizer: Literal["sgd", "rmsprop_tf"]
     source: Source
@@ -134,6 +134,8 @@ class RecipeFacts(Record):
     decay_epochs: float | None = None
     warmup_epochs: int | None = None
     label_smoothing: float | None = None
+    mixup: float | None = None
+    cutmix: float | None = None
     ema_decay: float | None = None
     dropout: float | None = None
     aux_heads: bool | None = None

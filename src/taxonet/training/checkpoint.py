@@ -1,20 +1,29 @@
-"""The checkpoint of a run: one file, written whole or not at all, without pickle."""
+"""The checkpoints of a run: files written whole or not at all, read back before they count, without pickle.
 
+`last/` holds the newest few, named by the steps that the run had made. Each carries a hash of all it holds: one that
+the disk has damaged is found out, named, and the one before it is used.
+"""
+
+import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from taxonet.errors import DataError
-from taxonet.files import remove_leftovers, write_atomically
+from taxonet.files import replacing
 
-FILE = "last/checkpoint.safetensors"
+FOLDER = "last"
+KEPT = 2  # checkpoints that a run keeps
+META, HASH = "taxonet_checkpoint", "sha256"
 
 
 @dataclass
@@ -28,12 +37,28 @@ class Position:
     right: int = 0
     seen: int = 0
     seconds: float = 0.0
+    splits: int = 1  # into so many parts each batch is divided since memory ran out
+
+
+class _DamagedError(Exception):
+    """A file that is no checkpoint, or not the one that was written."""
 
 
 def save_checkpoint(
-    run: Path, position: Position, networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, key: str
-) -> None:
-    """Write the run's checkpoint; `key` names the recipe and data that it belongs to."""
+    run: Path,
+    position: Position,
+    networks: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    key: str,
+    keep: int = KEPT,
+) -> Path:
+    """Write a checkpoint, read it back, and only then drop all but the newest `keep`; returns its path.
+
+    `key` names the recipe and data that it belongs to.
+
+    Raises:
+        DataError: it cannot be written, or the disk gives back other bytes; the older checkpoints are all there.
+    """
     tensors: dict[str, Tensor] = {}
     for prefix, network in networks.items():
         tensors |= {f"{prefix}/{name}": value for name, value in network.state_dict().items()}
@@ -44,38 +69,112 @@ def save_checkpoint(
                 tensors[f"optimizer/{index}/{name}"] = value
             elif value is not None:
                 numbers[f"{index}/{name}"] = value
-    meta = {"position": asdict(position), "optimizer": numbers, "key": key}
-    dense = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
-    path = run / FILE
+    meta = json.dumps({"position": asdict(position), "optimizer": numbers, "key": key})
+    dense = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    path = run / FOLDER / f"checkpoint-{position.steps_in_all:08d}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, save(dense, {"taxonet_checkpoint": json.dumps(meta)}))
+    _write_verified(path, save(dense, {META: meta, HASH: _digest(dense, meta)}))
+    found = checkpoints(run)
+    place = found.index(path)  # what is newer was damaged, else the run would have gone on from there
+    for old in (*found[:place], *found[place + keep :]):
+        old.unlink(missing_ok=True)
+    return path
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The run's checkpoints, the newest first."""
+    return sorted((run / FOLDER).glob("checkpoint-*.safetensors"), reverse=True)
 
 
 def load_checkpoint(
-    run: Path, networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, key: str
+    run: Path,
+    networks: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    key: str,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Position | None:
     """Bring networks and optimiser to where the run stopped; None if it stopped before its first checkpoint.
 
+    A damaged checkpoint is named to `say`, and the one before it is used.
+
     Raises:
-        DataError: the checkpoint cannot be read, or belongs to another recipe or other data.
+        DataError: no checkpoint can be read, or it belongs to another recipe or other data.
     """
-    path = run / FILE
-    remove_leftovers(path)  # of a writer that was killed
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            meta = json.loads((file.metadata() or {})["taxonet_checkpoint"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise DataError(f"{path} is not a checkpoint of Taxonet ({error}); start again without --resume") from error
-    if meta["key"] != key:
-        raise DataError(f"{path} belongs to another recipe, model or data; start a new run or give the same arguments")
+    data = read_newest(run, key, say)
+    return apply_checkpoint(data, networks, optimizer) if data else None
+
+
+def read_newest(run: Path, key: str, say: Callable[[str], None] = lambda _: None) -> bytes:
+    """The bytes of the newest checkpoint that is whole, empty where there is none; `say` and errors as above."""
+    for leftover in (run / FOLDER).glob(".checkpoint-*.tmp"):  # of a writer that was killed
+        leftover.unlink(missing_ok=True)
+    found = checkpoints(run)
+    reasons = []
+    for path in found:
+        try:
+            data = path.read_bytes()
+            meta, _ = _unpack(data)
+        except (_DamagedError, OSError) as error:
+            reasons.append(f"{path} is damaged ({error})")
+            continue
+        if meta["key"] != key:
+            raise DataError(
+                f"{path} belongs to another recipe, model or data; start a new run or give the same arguments"
+            )
+        for reason in reasons:
+            say(f"{reason}; the checkpoint before it is used")
+        return data
+    if found:
+        more = f" and none of the {len(found)} can be read" if len(found) > 1 else ""
+        raise DataError(f"{reasons[0]}{more}; without the folder {run / FOLDER} the run begins again with --resume")
+    return b""
+
+
+def apply_checkpoint(data: bytes, networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> Position:
+    """Bring networks and optimiser to the state in a checkpoint's bytes; returns the run's position in it."""
+    meta, tensors = _unpack(data)
     for prefix, network in networks.items():
         state = {n.removeprefix(f"{prefix}/"): t for n, t in tensors.items() if n.startswith(f"{prefix}/")}
         network.load_state_dict(state, strict=True)
     _restore(optimizer, tensors, meta["optimizer"])
     return Position(**meta["position"])
+
+
+def _write_verified(path: Path, data: bytes) -> None:
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            with suppress(AttributeError, OSError):  # read from the disk, not from what memory remembers of it
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        with temporary.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").digest()
+        if found != hashlib.sha256(data).digest():
+            raise DataError(f"the disk gave back other bytes than were written to {path}; the older checkpoint is kept")
+
+
+def _digest(tensors: Mapping[str, Tensor], meta: str) -> str:
+    """A hash of everything in a checkpoint: names, types, shapes, values and `meta`."""
+    digest = hashlib.sha256(meta.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _unpack(data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size])["__metadata__"]
+        tensors = load(data)
+        if _digest(tensors, header[META]) != header[HASH]:
+            raise _DamagedError("its content is not what was written")
+        meta: dict[str, Any] = json.loads(header[META])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise _DamagedError("it is no checkpoint, or cut off") from error
+    return meta, tensors
 
 
 def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:

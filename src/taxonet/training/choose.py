@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from taxonet.errors import UsageError, nearest
 from taxonet.networks.registry import find
 from taxonet.sheets import load_sheet
+from taxonet.training.balance import decide
 from taxonet.training.recipe import Recipe, read_recipe
 
-NAMED = ("finetune", "scratch", "paper")
+NAMED = ("finetune", "scratch", "paper", "features")
 SMALL_SET = 5_000  # below this the statistics of a pretrained network are better than the set's own
 SMALL_MAP = 96  # pixels; such pictures are shifted, not cropped and enlarged
 LARGEST_BATCH = 256
@@ -27,6 +28,7 @@ class Facts:
     pictures: int
     pretrained: bool
     norm_momentum: float | None  # of the network's batch norms; None where it has none
+    class_counts: tuple[int, ...] = ()  # training pictures of each class
 
 
 def choose_recipe(
@@ -35,8 +37,8 @@ def choose_recipe(
     """The recipe of a run and the reason for each value that was derived.
 
     Args:
-        wanted: "finetune", "scratch", "paper", a TOML file, a recipe, or None for finetune where there are weights to
-            start from and scratch where there are none.
+        wanted: "finetune", "scratch", "paper", "features", a TOML file, a recipe, or None for finetune where there are
+            weights to start from and scratch where there are none.
         facts: what the run is about.
         overrides: values that the user set; they win.
 
@@ -62,7 +64,44 @@ def choose_recipe(
         values = _named(name, facts, size, overrides, reasons)
     for key in overrides:
         reasons.pop(key, None)
-    return Recipe(**{**values, **overrides}), reasons
+    recipe = Recipe(**{**values, **overrides})
+    _check_network_has(recipe, facts.variant)
+    if recipe.balance == "auto":  # what is recorded says what was done
+        word, reasons["balance"] = decide(facts.class_counts or (1,))
+        recipe = replace(recipe, balance=word)
+    return recipe, reasons
+
+
+def _check_network_has(recipe: Recipe, variant: str) -> None:
+    """Refuse what the network does not have."""
+    options = find(variant).options()
+    if recipe.aux_heads and "aux_heads" not in options:
+        raise UsageError(f"{variant} has no auxiliary heads, aux_heads must be false; GoogLeNet has them")
+    if recipe.stochastic_depth and not has_stochastic_depth(variant):
+        raise UsageError(
+            f"{variant} has no stochastic depth, stochastic_depth must be 0; EfficientNet and NFNet have it"
+        )
+
+
+def has_stochastic_depth(variant: str) -> bool:
+    """Whether a network can drop its blocks."""
+    return "stochastic_depth" in find(variant).options()
+
+
+def told(recipe: Recipe, reasons: Mapping[str, str], resumed: bool) -> list[str]:
+    """The recipe for a reader, a value a line with its reason; for a frozen network only what is used."""
+    used = ("name", "frozen", "image_size", "balance", "val_fraction", "seed")
+    lines = ["recipe (of the run that goes on):" if resumed else "recipe:"]
+    for name, value in asdict(recipe).items():
+        if recipe.frozen and name not in used:
+            continue
+        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+        reason = f"    ({reasons[name]})" if name in reasons else ""
+        lines.append(f"  {name:<20} {'none' if shown == '' else shown}{reason}")
+    if recipe.accumulate > 1:
+        size, times = recipe.batch_size, recipe.accumulate
+        lines.append(f"  a step takes {size * times} pictures: {size} at once, {times} times")
+    return lines
 
 
 def _as_values(recipe: Recipe) -> dict[str, Any]:
@@ -78,6 +117,8 @@ def _named(name: str, facts: Facts, size: int, asked: Mapping[str, Any], reasons
         return _scratch(facts, size, asked.get("epochs"), reasons)
     if name == "paper":
         return _paper(facts, size, asked, reasons)
+    if name == "features":
+        return _features(facts, size, reasons)
     raise UsageError(
         f"there is no recipe '{name}', it must be {', '.join(NAMED)} or a .toml file{nearest(name, NAMED)}"
     )
@@ -85,13 +126,15 @@ def _named(name: str, facts: Facts, size: int, asked: Mapping[str, Any], reasons
 
 def _common(facts: Facts, size: int) -> dict[str, Any]:
     momentum = {} if facts.norm_momentum is None else {"norm_momentum": facts.norm_momentum}
-    return {"image_size": size, "dropout": default_dropout(facts.variant), **momentum}
+    rates = {name: default_rate(facts.variant, name) for name in ("dropout", "stochastic_depth")}
+    return {"image_size": size, **rates, **momentum}
 
 
-def default_dropout(variant: str) -> float:
-    """The dropout that a network has when nothing is said."""
+def default_rate(variant: str, option: str) -> float:
+    """The rate of `dropout` or `stochastic_depth` that a network has when nothing is said; 0 where it has none."""
     found = find(variant)
-    return float(found.row.get("dropout", found.options()["dropout"].default))
+    known = found.options().get(option)
+    return float(found.row.get(option, known.default)) if known else 0.0
 
 
 def _finetune(facts: Facts, size: int, epochs: int | None, reasons: dict[str, str]) -> dict[str, Any]:
@@ -110,6 +153,7 @@ def _finetune(facts: Facts, size: int, epochs: int | None, reasons: dict[str, st
         "epochs": epochs,
         "batch_size": 16 if small else 32,
         "augmentation": f"random_resized_crop({size}, scale=(0.35, 1.0)) | flip | trivial_augment | erase(0.25)",
+        "balance": "auto",
         "head_first": True,
         "norm_statistics": "frozen" if small else "train",
         "label_smoothing": 0.1,
@@ -119,6 +163,21 @@ def _finetune(facts: Facts, size: int, epochs: int | None, reasons: dict[str, st
         "weight_decay": 0.02,
         "schedule": "cosine",
         "warmup_epochs": min(1.0, epochs / 4),
+    }
+
+
+def _features(facts: Facts, size: int, reasons: dict[str, str]) -> dict[str, Any]:
+    if not facts.pretrained:
+        raise UsageError(f"the recipe features needs weights to start from, and there are none of {facts.variant}")
+    reasons["frozen"] = "only the classifier is fitted, on features that are extracted once"
+    plain = f"resize({size}) | center_crop({size})"
+    return {
+        "name": "features",
+        "image_size": size,
+        "frozen": True,
+        "epochs": 1,
+        "augmentation": plain,
+        "balance": "auto",
     }
 
 
@@ -142,6 +201,7 @@ def _scratch(facts: Facts, size: int, epochs: int | None, reasons: dict[str, str
         **values,
         "name": "scratch",
         "epochs": epochs,
+        "balance": "auto",
         "augmentation": shift if small_map else crop,
         "label_smoothing": 0.0 if small_map else 0.1,
         "ema_decay": 0.98 if steps < MANY_STEPS else 0.999,

@@ -2,6 +2,8 @@
 stopped anywhere goes on as if it had never been stopped."""
 
 import json
+import math
+import os
 import signal
 import threading
 import time
@@ -14,26 +16,33 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from taxonet.console import Listener
-from taxonet.data import Sample, read_ahead
-from taxonet.errors import BundleError, TrainingError
+from taxonet.data import Sample
+from taxonet.errors import BundleError, DataError, ImageError, TrainingError
 from taxonet.evaluation import Evaluation, evaluate_samples
 from taxonet.files import write_atomically
 from taxonet.images import Augmentation, Preprocessing
 from taxonet.inference import Classifier
 from taxonet.networks.layers import Network, batch_norms
-from taxonet.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from taxonet.processes import PeerLostError, World, launched
+from taxonet.training.balance import weights_of
+from taxonet.training.checkpoint import KEPT, Position, apply_checkpoint, read_newest, save_checkpoint
+from taxonet.training.distillation import Rendering, Teacher
+from taxonet.training.distributed import add_up_gradients, share_norms
 from taxonet.training.ema import MovingAverage
+from taxonet.training.feed import Batch, Feed, Rendered, steps_of
+from taxonet.training.loggers import RunLogger
+from taxonet.training.memory import NormStatistics, halved, is_out_of_memory, smallest_part
+from taxonet.training.objective import Objective, Sums
 from taxonet.training.optimizers import clip_adaptively, make_optimizer
 from taxonet.training.pictures import Pictures
 from taxonet.training.recipe import Recipe
 from taxonet.training.schedule import learning_rate
+from taxonet.training.stopping import best_epoch, is_over, keep_best, load_best, read_log
 
-CHECKPOINT_SECONDS = 120.0  # at most so much work is lost to a power cut
+CHECKPOINT_SECONDS = 120.0  # at most so much work is lost to a power cut or a process that dies
 LOG = "log.jsonl"
 
 
@@ -57,13 +66,58 @@ class Training:
     classifier: Callable[[Network], Classifier]
     position: Position = field(default_factory=Position)
     average: MovingAverage | None = None
+    teacher: Teacher | None = None
+    loggers: Sequence[RunLogger] = ()
+    world: World = field(default_factory=World)
+    keep_checkpoints: int = KEPT
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     def __post_init__(self) -> None:
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(self.world.device)
+        if self.recipe.sync_norm:
+            share_norms(self.network, self.world)
+        if self.recipe.channels_last:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.recipe.ema_decay:
             self.average = MovingAverage(self.network, self.recipe.ema_decay)
         self.optimizer = make_optimizer(self.network, self.recipe)
         self.augment = Augmentation.parse(self.recipe.augmentation)
+        self.labels = [label for _, label in self.train]
+        counts = np.bincount(self.labels, minlength=self.network.classifier.out_features).tolist()
+        weights = weights_of(self.recipe, counts) if self.recipe.balance == "loss" else None
+        self.feed = Feed(
+            self.recipe,
+            self.labels,
+            self.preprocessing.output_size,
+            self._rendered,
+            self.world,
+            smallest_part(self.network, self.recipe.norm_statistics == "train"),
+        )
+        if self.teacher:
+            self.teacher.network.to(self.world.device)
+        self.objective = Objective(self.network, self.recipe, self.preprocessing, weights, self.teacher)
+        self.rendering = (
+            Rendering(self.augment, self.preprocessing, self.teacher.preprocessing) if self.teacher else None
+        )
+
+    def _rendered(self, epoch: int, place: int, again: int) -> Rendered:
+        """A training picture, augmented as the epoch has it."""
+        rng = np.random.default_rng([self.recipe.seed, epoch, place, 2, *([again] if again else [])])
+        path = self.train[place][0].path
+        try:
+            picture = self.pictures.open(path)
+        except ImageError as error:
+            raise DataError(f"{path} could be read when the run began, and now cannot: {error}") from error
+        return self.rendering(picture, rng) if self.rendering else (self.augment(picture, rng), None)
+
+    def log_here(self) -> list[dict[str, Any]]:
+        """The lines of the run's log, in the process that writes it."""
+        return read_log(self.run / LOG)
+
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of the run's log, in every process."""
+        lines: list[dict[str, Any]] = json.loads(self.world.from_first(lambda: json.dumps(self.log_here()).encode()))
+        return lines
 
     @property
     def networks(self) -> Mapping[str, nn.Module]:
@@ -76,16 +130,18 @@ class Training:
         return self.average.network if self.average else self.network
 
     def restore(self) -> bool:
-        """Go to where the run stopped; False if it has no checkpoint."""
-        position = load_checkpoint(self.run, self.networks, self.optimizer, self.key)
-        if position is not None:
-            self.position = position
-        _truncate_log(self.run / LOG, self.position.epoch)
-        return position is not None
+        """Go to where the run stopped; False if it has no checkpoint. The first process reads, all get what it read."""
+        data = self.world.from_first(lambda: read_newest(self.run, self.key, self.listener.say))
+        if data:
+            self.position = apply_checkpoint(data, self.networks, self.optimizer)
+        if self.world.first:
+            _truncate_log(self.run / LOG, self.position.epoch)
+        return bool(data)
 
     def save(self) -> None:
-        """Write the checkpoint."""
-        save_checkpoint(self.run, self.position, self.networks, self.optimizer, self.key)
+        """Write the checkpoint, which is the first process's work."""
+        if self.world.first:
+            save_checkpoint(self.run, self.position, self.networks, self.optimizer, self.key, self.keep_checkpoints)
 
 
 def fit(training: Training) -> Evaluation:
@@ -96,10 +152,23 @@ def fit(training: Training) -> Evaluation:
     """
     evaluation: Evaluation | None = None
     with _stop_signals() as stopped:
-        while training.position.epoch < training.recipe.epochs:
+        while training.position.epoch < training.recipe.epochs and not _has_stopped_early(training):
             _train_epoch(training, stopped)
             evaluation = _finish_epoch(training)
-    return evaluation or evaluate_samples(training.classifier(training.result), training.val)
+    if training.recipe.patience:
+        evaluation = None
+        load_best(training.run, training.result, training.world)
+        best = best_epoch(training.log())
+        training.listener.say(f"the weights of epoch {best}, of {training.position.epoch} the lowest validation loss")
+    return evaluation or evaluate_samples(training.classifier(training.result), training.val, world=training.world)
+
+
+def _has_stopped_early(training: Training) -> bool:
+    patience = training.recipe.patience
+    over = is_over(training.log(), patience) if patience else False
+    if over:
+        training.listener.say(f"stopped early: {patience} epochs without a lower validation loss")
+    return over
 
 
 @contextmanager
@@ -111,7 +180,7 @@ def _stop_signals() -> Iterator[threading.Event]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if stopped.is_set():
+        if stopped.is_set() and not launched():  # torchrun passes a signal on that the terminal has sent already
             raise KeyboardInterrupt
         stopped.set()
 
@@ -120,39 +189,36 @@ def _stop_signals() -> Iterator[threading.Event]:
         yield stopped
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _batches(count: int, recipe: Recipe, epoch: int) -> list[NDArray[np.int64]]:
-    """The epoch's order in batches whose sizes differ by one at most: no tail of one picture for batch norm."""
-    order = np.random.default_rng([recipe.seed, epoch, 1]).permutation(count)
-    return np.array_split(order, -(-count // recipe.batch_size))
+            signal.signal(number, signal.SIG_IGN if stopped.is_set() and launched() else handler)
 
 
 def _train_epoch(training: Training, stopped: threading.Event) -> None:
     position, recipe = training.position, training.recipe
-    batches = _batches(len(training.train), recipe, position.epoch)
+    steps = steps_of(recipe, len(training.train))
     set_training_mode(training.network, recipe)
-    title = f"epoch {position.epoch + 1}/{recipe.epochs}"
-    training.listener.start(title, len(batches))
+    training.listener.start(f"epoch {position.epoch + 1}/{recipe.epochs}", steps)
     saved = started = time.monotonic()
-    pending = batches[position.step :]
-    items = ((position.epoch, int(i)) for batch in pending for i in batch)
-    pixels = read_ahead(lambda item: _augmented(training, *item), items, ahead=4 * recipe.batch_size)
-    for batch in pending:
-        images = np.stack([next(pixels) for _ in batch])
-        labels = torch.tensor([training.train[i][1] for i in batch])
-        _step(training, torch.from_numpy(training.preprocessing.normalized(images)), labels, len(batches))
-        now = time.monotonic()
-        position.seconds, started = position.seconds + now - started, now
-        training.listener.advance(position.step, _progress_note(position))
-        if stopped.is_set():
-            pixels.close()  # type: ignore[attr-defined]
-            training.save()
-            raise InterruptedRun
-        if now - saved > CHECKPOINT_SECONDS:
-            training.save()
-            saved = now
+    loaded = training.feed.load(position.epoch, position.step)
+    try:
+        for batch in loaded:
+            splits = position.splits
+            step(training, batch, steps)
+            now = time.monotonic()
+            position.seconds, started = position.seconds + now - started, now
+            training.listener.advance(position.step, _progress_note(position))
+            if training.world.any(stopped.is_set()):
+                training.world.agreed(training.save)
+                raise InterruptedRun
+            if now - saved > training.checkpoint_seconds or position.splits > splits:
+                training.save()
+                saved = now
+    except PeerLostError:
+        raise  # the steps of the others are unknown
+    except DataError:  # a picture cannot be read any more
+        training.save()
+        raise
+    finally:
+        loaded.close()
     training.listener.finish()
 
 
@@ -161,37 +227,32 @@ def _progress_note(position: Position) -> str:
     return f"loss {loss:.3f}  top-1 {right:.3f}  {position.seen / position.seconds:.0f} images/s"
 
 
-def _augmented(training: Training, epoch: int, place: int) -> NDArray[np.uint8]:
-    rng = np.random.default_rng([training.recipe.seed, epoch, place, 2])
-    return training.augment(training.pictures.open(training.train[place][0].path), rng)
-
-
 def set_training_mode(network: Network, recipe: Recipe) -> None:
     """Training mode; batch norm keeps and uses the statistics it came with where the recipe freezes them."""
+    if not recipe.channels_last:  # evaluation has laid the weights out for itself
+        network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     network.train()
     for norm in batch_norms(network):
         norm.momentum = recipe.norm_momentum
         norm.train(recipe.norm_statistics == "train")
 
 
-def _step(training: Training, images: Tensor, labels: Tensor, steps: int) -> None:
-    recipe, position = training.recipe, training.position
-    seed = np.random.SeedSequence([recipe.seed, position.epoch, position.step, 3])
-    torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))  # dropout
+def step(training: Training, batch: Batch, steps: int) -> None:
+    """One step of the optimiser; an epoch has `steps` of them."""
+    recipe, position, world = training.recipe, training.position, training.world
     rate = learning_rate(recipe, position.epoch + position.step / steps)
     for group in training.optimizer.param_groups:
         group["lr"] = rate
-    images = images.contiguous(memory_format=torch.channels_last)
-    logits, auxiliary = training.network.forward_with_auxiliary(images)
-    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-    total = loss  # the log keeps the loss of the logits alone, which validation has too
-    for other in auxiliary:
-        weight = training.network.auxiliary_weight
-        total = total + weight * F.cross_entropy(other, labels, label_smoothing=recipe.label_smoothing)
-    if not torch.isfinite(total):
-        raise _diverged(training, f"the loss is {total.item()}")
-    training.optimizer.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
+    sums, share = _gradients(training, batch), len(batch.own) / batch.count
+    total, loss, right = world.sums((sums.total, sums.loss, float(sums.right)))
+    if not math.isfinite(total):
+        raise _diverged(training, f"the loss is {total / batch.count}")
+    position.loss_sum, position.right = position.loss_sum + loss, position.right + int(right)
+    position.seen += batch.count
+    own_statistics = not recipe.sync_norm and recipe.norm_statistics == "train"
+    add_up_gradients(training.network, world, share, norms_differ=own_statistics)
+    if recipe.clip_norm:
+        nn.utils.clip_grad_norm_(training.network.parameters(), recipe.clip_norm)
     if recipe.agc:
         clip_adaptively(training.network, recipe.agc)
     training.optimizer.step()
@@ -199,9 +260,25 @@ def _step(training: Training, images: Tensor, labels: Tensor, steps: int) -> Non
     position.steps_in_all += 1
     if training.average:
         training.average.update(training.network, position.steps_in_all)
-    position.loss_sum += loss.item() * len(labels)
-    position.right += int((logits.argmax(1) == labels).sum())
-    position.seen += len(labels)
+
+
+def _gradients(training: Training, batch: Batch) -> Sums:
+    """The gradients of the step's mean loss; where memory runs out, in more and smaller parts from then on."""
+    recipe, position = training.recipe, training.position
+    seed = np.random.SeedSequence([recipe.seed, position.epoch, position.step, 3])
+    statistics = NormStatistics(training.network)
+    while True:
+        torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))  # dropout
+        training.optimizer.zero_grad(set_to_none=True)
+        try:
+            return training.objective.backward(batch, position.splits)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        statistics.restore()  # here and not above: the error holds what the failed pass had allocated
+        training.optimizer.zero_grad(set_to_none=True)
+        position.splits *= 2
+        training.listener.say(halved(training.network, batch, position.splits, training.world))
 
 
 def _diverged(training: Training, what: str) -> TrainingError:
@@ -213,23 +290,38 @@ def _finish_epoch(training: Training) -> Evaluation:
     position = training.position
     if not all(torch.isfinite(value).all() for value in training.result.state_dict().values()):
         raise _diverged(training, "the weights are not finite")
-    training.listener.start(f"validation {position.epoch + 1}/{training.recipe.epochs}", len(training.val))
-    classifier = training.classifier(training.result)
-    try:
-        evaluation = evaluate_samples(classifier, training.val, lambda done, _: training.listener.advance(done))
-    except BundleError as error:  # weights that are finite but huge
-        raise _diverged(training, str(error)) from error
-    training.listener.finish()
+    evaluation = validate(training)
     line = _log_line(training, evaluation)
-    with (training.run / LOG).open("a", encoding="utf-8") as log:
-        log.write(json.dumps(line) + "\n")
-    training.position = Position(epoch=position.epoch + 1, steps_in_all=position.steps_in_all)
+    if training.world.first:
+        with (training.run / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+            os.fsync(log.fileno())  # before the checkpoint that counts this epoch
+        for logger in training.loggers:
+            logger.epoch(line)
+        if training.recipe.patience:
+            keep_best(training.run, training.log_here(), training.result)
+    training.position = Position(epoch=position.epoch + 1, steps_in_all=position.steps_in_all, splits=position.splits)
     training.save()
     training.listener.say(
         f"epoch {line['epoch']:>3}/{training.recipe.epochs}  loss {line['train_loss']:.3f}  "
         f"top-1 {line['train_top1']:.3f}  |  validation: loss {line['val_loss']:.3f}  top-1 {line['val_top1']:.3f}  "
         f"|  {line['images_per_second']:.0f} images/s, {line['seconds']:.0f} s"
     )
+    return evaluation
+
+
+def validate(training: Training) -> Evaluation:
+    """Measure the network that would be shipped now."""
+    training.listener.start(f"validation {training.position.epoch + 1}/{training.recipe.epochs}", len(training.val))
+    classifier = training.classifier(training.result)
+    try:
+        evaluation = evaluate_samples(
+            classifier, training.val, lambda done, _: training.listener.advance(done), world=training.world
+        )
+    except BundleError as error:  # weights that are finite but huge
+        raise _diverged(training, str(error)) from error
+    training.listener.finish()
     return evaluation
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from taxonet.data.sources import WHOLE
 from taxonet.errors import DataError, ImageError
 from taxonet.images import decode
 from taxonet.images.colour import Mode
+from taxonet.processes import World
 
 # Kept pictures have this many times the short side that the network sees: a random crop of a third of the area is
 # still not enlarged, and memory stays bounded.
@@ -63,13 +65,25 @@ def split_data(found: DataSet, fraction: float, seed: int) -> Split:
     return Split(tuple(train), tuple(val), tuple(test), classes, origin, findings)
 
 
+def counted(split: Split) -> list[int]:
+    """The training pictures of each class, in the order of the classes."""
+    counts = Counter(sample.label for sample in split.train)
+    return [counts[name] for name in split.classes]
+
+
 def open_once(
-    samples: Sequence[Sample], short_side: int, channels: int, listener: Listener
+    samples: Sequence[Sample], short_side: int, channels: int, listener: Listener, world: World
 ) -> tuple[list[Sample], "Pictures", list[Finding]]:
     """Open every picture once: the readable samples, their pictures, and a finding for each of the others."""
-    store = Pictures(
-        round(short_side * WORKING_SCALE), "L" if channels == 1 else "RGB", budget=int(MEMORY_SHARE * _free_memory())
-    )
+    mode: Mode = "L" if channels == 1 else "RGB"
+    working, budget = round(short_side * WORKING_SCALE), int(MEMORY_SHARE * _free_memory())
+    if world.size > 1:
+        from taxonet.training.shared_pictures import SharedPictures, open_shared
+
+        shared = SharedPictures(working, mode, budget // world.local_size)
+        found = open_shared(samples, shared, listener, world, "opening pictures", keep=True)
+        return found[0], shared, found[1]
+    store = Pictures(working, mode, budget)
     readable: list[Sample] = []
     findings: list[Finding] = []
     listener.start("opening pictures", len(samples))
@@ -87,13 +101,20 @@ def open_once(
 
 
 def open_briefly(
-    samples: Sequence[Sample], pictures: "Pictures", listener: Listener
+    samples: Sequence[Sample], pictures: "Pictures", listener: Listener, world: World
 ) -> tuple[tuple[Sample, ...], list[Finding]]:
     """Open pictures that are not trained on, keeping none: the readable samples, and a finding for each other."""
+    title = "opening pictures of validation and test"
+    if world.size > 1:
+        from taxonet.training.shared_pictures import SharedPictures, open_shared
+
+        assert isinstance(pictures, SharedPictures)
+        found = open_shared(samples, pictures, listener, world, title, keep=False)
+        return tuple(found[0]), found[1]
     answers = read_ahead(lambda sample: pictures.try_open(sample.path), samples)
     readable: list[Sample] = []
     findings: list[Finding] = []
-    listener.start("opening pictures of validation and test", len(samples))
+    listener.start(title, len(samples))
     for done, (sample, answer) in enumerate(zip(samples, answers, strict=True), start=1):
         if isinstance(answer, str):
             findings.append(Finding(str(sample.path), answer))
@@ -124,12 +145,14 @@ class Pictures:
         except ImageError as error:
             return str(error)
 
-    def keep(self, path: Path, image: PIL.Image.Image) -> None:
-        """Remember a decoded picture if there is room."""
+    def keep(self, path: Path, image: PIL.Image.Image) -> bool:
+        """Remember a decoded picture if there is room; whether there was."""
         size = image.width * image.height * len(image.getbands())
-        if self.used + size <= self.budget:
-            self._kept[path] = image
-            self.used += size
+        if self.used + size > self.budget:
+            return False
+        self._kept[path] = image
+        self.used += size
+        return True
 
     def _decode(self, path: Path) -> PIL.Image.Image:
         image = decode(path, mode=self.mode, short_side=self.short_side)

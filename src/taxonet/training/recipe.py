@@ -13,6 +13,8 @@ from taxonet.errors import UsageError, nearest
 OPTIMIZERS = ("sgd", "adamw", "rmsprop_tf")
 SCHEDULES = ("constant", "cosine", "linear", "step", "exponential")
 NORM_STATISTICS = ("train", "frozen")
+PRECISIONS = ("float32", "bfloat16", "auto")
+BALANCES = ("none", "sampling", "loss", "auto")
 
 
 def _range(low: float, high: float) -> dict[str, Any]:
@@ -26,14 +28,26 @@ class Recipe:
     name: str = "scratch"
     epochs: int = field(default=30, metadata=_range(1, 100_000))
     batch_size: int = field(default=32, metadata=_range(1, 65_536))
+    accumulate: int = field(default=1, metadata=_range(1, 65_536))  # a step takes batch_size × accumulate pictures
     image_size: int = field(default=224, metadata=_range(8, 4096))
     augmentation: str = "random_resized_crop(224) | flip"
+    mixup: float = field(default=0.0, metadata=_range(0.0, 100.0))  # α of Beta(α, α), 0 is off
+    cutmix: float = field(default=0.0, metadata=_range(0.0, 100.0))  # α; with mixup a coin decides for each batch
+    balance: str = field(default="none", metadata={"choices": BALANCES})
+    balance_weights: str = field(default="effective", metadata={"choices": ("effective", "inverse")})  # balance = loss
+    balance_beta: float = field(default=0.999, metadata=_range(0.0, 0.9999999))  # effective: β
+    frozen: bool = False  # fit the classifier on the features of the frozen network and nothing else
     head_first: bool = False  # fit the classifier on the frozen network's features before anything else
     norm_statistics: str = field(default="train", metadata={"choices": NORM_STATISTICS})
     norm_momentum: float = field(default=0.1, metadata=_range(0.0, 1.0))
+    sync_norm: bool = True  # several processes: statistics of the whole batch, not of each process's part
     dropout: float = field(default=0.0, metadata=_range(0.0, 0.99))
+    stochastic_depth: float = field(default=0.0, metadata=_range(0.0, 0.99))  # where the network has it
     aux_heads: bool = False  # train with the network's auxiliary classifiers, where it has any (GoogLeNet)
     label_smoothing: float = field(default=0.0, metadata=_range(0.0, 0.99))
+    teacher: str = ""  # a bundle or a name of the catalogue that knows the classes; "" is none
+    distill_temperature: float = field(default=4.0, metadata=_range(0.01, 1000.0))
+    distill_weight: float = field(default=0.5, metadata=_range(0.0, 1.0))  # of the teacher; the labels have the rest
     ema_decay: float = field(default=0.0, metadata=_range(0.0, 0.999999))
     optimizer: str = field(default="sgd", metadata={"choices": OPTIMIZERS})
     lr: float = field(default=0.05, metadata=_range(0.0, 1000.0))
@@ -44,6 +58,7 @@ class Recipe:
     weight_decay: float = field(default=1e-4, metadata=_range(0.0, 1.0))
     decay_norm_and_bias: bool = False  # gains too
     decay_depthwise: bool = True
+    clip_norm: float = field(default=0.0, metadata=_range(0.0, 1e9))  # largest norm of all gradients, 0 is off
     agc: float = field(default=0.0, metadata=_range(0.0, 1.0))  # adaptive gradient clipping: λ, 0 is off
     schedule: str = field(default="cosine", metadata={"choices": SCHEDULES})
     warmup_epochs: float = field(default=0.0, metadata=_range(0.0, 100_000))
@@ -51,6 +66,10 @@ class Recipe:
     gamma: float = field(default=0.1, metadata=_range(0.0, 1.0))
     decay_rate: float = field(default=0.97, metadata=_range(0.0, 1.0))  # exponential: factor …
     decay_epochs: float = field(default=1.0, metadata=_range(1e-6, 100_000))  # … every so many epochs
+    patience: int = field(default=0, metadata=_range(0, 100_000))  # epochs without a lower validation loss, 0 is off
+    precision: str = field(default="float32", metadata={"choices": PRECISIONS})
+    channels_last: bool = True
+    compile: bool = False
     val_fraction: float = field(default=0.2, metadata=_range(1e-6, 0.999999))
     seed: int = field(default=0, metadata=_range(0, 2**31 - 1))
 
@@ -60,6 +79,8 @@ class Recipe:
             object.__setattr__(self, spec.name, value)
         if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
             raise UsageError("nesterov needs a momentum above 0")
+        if self.head_first and self.frozen:
+            raise UsageError("head_first and frozen exclude each other: frozen fits nothing but the classifier")
 
     def with_values(self, values: Mapping[str, Any]) -> "Recipe":
         """A copy with other values; an unknown name raises `UsageError` with the nearest one."""

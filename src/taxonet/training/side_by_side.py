@@ -15,8 +15,9 @@ from taxonet.evaluation.comparison import Comparison, compare
 from taxonet.evaluation.speed import RUNS
 from taxonet.files import write_atomically
 from taxonet.networks.registry import find
+from taxonet.training.opening import RECIPE, RUN
 from taxonet.training.recipe import Recipe, read_recipe
-from taxonet.training.train import BUNDLE, RECIPE, REPORT, RUN, train
+from taxonet.training.train import BUNDLE, REPORT, train
 from taxonet.weights.networks import here
 
 PLAN = "compare.json"

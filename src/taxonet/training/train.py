@@ -2,12 +2,14 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
 import platform
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from taxonet.checking import Issue
 from taxonet.checking.exclusion import write_exclusion_list
 from taxonet.console import Listener, Silent, Terminal
 from taxonet.data import ClassIndex, Finding, Sample
-from taxonet.errors import DataError, ImageError, UsageError
+from taxonet.errors import DataError, ImageError, TrainingError, UsageError
 from taxonet.evaluation import Calibration, Evaluation, evaluate_samples, fit_calibration
 from taxonet.evaluation.calibrate import held_out
 from taxonet.evaluation.overlay import explain_mistakes
@@ -32,11 +34,22 @@ from taxonet.inference import Classifier
 from taxonet.inference.engines import TorchEngine
 from taxonet.networks.layers import Network, batch_norms
 from taxonet.networks.registry import create_model, find
+from taxonet.processes import PeerLostError, World, join, launch_name
 from taxonet.training.allocator import keep_freed_memory
-from taxonet.training.choose import NAMED, Facts, choose_recipe
-from taxonet.training.head import fit_head
-from taxonet.training.loop import LOG, InterruptedRun, Training, fit
-from taxonet.training.pictures import Pictures, fingerprint, open_briefly, open_once
+from taxonet.training.balance import weights_of
+from taxonet.training.checkpoint import KEPT, checkpoints
+from taxonet.training.choose import Facts, choose_recipe, has_stochastic_depth, told
+from taxonet.training.distillation import Teacher
+from taxonet.training.distributed import check_division, division, same_start
+from taxonet.training.estimate import estimate
+from taxonet.training.features import extract, fit_frozen
+from taxonet.training.feed import steps_of
+from taxonet.training.head import choose_pictures, fit_head
+from taxonet.training.loggers import close_all, open_loggers
+from taxonet.training.loop import CHECKPOINT_SECONDS, InterruptedRun, Training, fit
+from taxonet.training.opening import EXCLUDE, RECIPE, RUN, check_nothing_else_is_asked, check_same_weights, open_run
+from taxonet.training.pictures import Pictures, counted, fingerprint, open_briefly, open_once
+from taxonet.training.precision import measure_precision
 from taxonet.training.recipe import Recipe, read_recipe
 from taxonet.training.screening import (
     Screened,
@@ -46,6 +59,7 @@ from taxonet.training.screening import (
     prepare,
     warning_lines,
 )
+from taxonet.training.stopping import best_epoch
 from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.catalogue import UNKNOWN, entries
 from taxonet.weights.networks import find_pretrained, save_network, takes_size
@@ -53,8 +67,7 @@ from taxonet.weights.networks import find_pretrained, save_network, takes_size
 DEFAULT_MODEL = "efficientnet_lite0"
 EXPLAIN_SECONDS, EXPLAIN_SHARE = 5.0, 0.02  # the report's explanations take at most so long, or such a share of the run
 GREY_MODES = {"L", "1", "I;16"}
-BUNDLE, REPORT, RECIPE, RUN = "model.safetensors", "report.html", "recipe.toml", "run.json"
-EXCLUDE = "exclude.txt"
+BUNDLE, REPORT = "model.safetensors", "report.html"
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,9 @@ def train(
     check: bool = True,
     resume: bool = False,
     keep_memory: bool = True,
+    log: str = "",
+    keep_checkpoints: int = KEPT,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     explain: bool = True,
     progress: bool = False,
     **overrides: Any,
@@ -107,7 +123,8 @@ def train(
             Without validation pictures a stratified seeded part of the training pictures is held out.
         model: the network's name; efficientnet_lite0 where nothing is said.
         out: the run's folder: recipe.toml, log.jsonl, last/, model.safetensors, report.html.
-        recipe: "finetune", "scratch", "paper", a TOML file or a `Recipe`; by default finetune where there are weights.
+        recipe: "finetune", "scratch", "paper", "features" (the classifier alone, on features of the frozen network: the
+            fast path for small sets), a TOML file or a `Recipe`; by default finetune where there are weights.
         weights: what to start from: "auto" (the catalogue's, where they are here), "none", a name of the catalogue
             (`densenet121.tv_in1k`), or a file: a bundle or a known checkpoint.
         exclude: a list of pictures to leave out, one path a line, as `CheckReport.write_exclusions` writes it.
@@ -115,70 +132,63 @@ def train(
             and of classes with few pictures. It reads only files that share their size with another.
         resume: go on with the run in `out`: its model, weights, recipe and list are used again.
         keep_memory: on Linux, let glibc keep freed memory: faster steps, more resident memory, for the whole process.
+        log: "tensorboard", "mlflow" or both with a comma between, besides the run's log.jsonl.
+        keep_checkpoints: how many checkpoints stay in last/; a damaged one is passed over for the one before.
+        checkpoint_seconds: the time between checkpoints within an epoch; each epoch ends with one in any case.
         explain: show in the report what spoke for the worst mistakes, where captum is installed.
         progress: tell a person on stderr what happens.
         **overrides: values of the recipe (`epochs=5`, `lr=0.01`, `seed=1`, …).
+
+    Started by `torchrun`, the processes divide each batch of the recipe and the pictures of the evaluation; the first
+    one writes and prints, every one returns the result.
 
     Raises:
         UsageError: a wrong name or value, or `out` holds a run and `resume` is False.
         DataError: the data cannot be used.
         BundleError: the weights do not fit the network.
     """
-    listener: Listener = Terminal() if progress else Silent()
+    _check_options(keep_checkpoints, checkpoint_seconds)
     run = Path(out)
-    _check_run_folder(run, resume)
-    before = _stored_run(run) if resume else {}
-    variant = find(before.get("model", model or DEFAULT_MODEL)).name
-    if resume and model is not None and find(model).name != variant:
-        raise UsageError(f"the run in {run} trains {variant}, not {model}")
-    stored = read_recipe(run / RECIPE) if resume else None
-    if stored is not None:
-        _check_nothing_else_is_asked(run, stored, recipe, overrides)
-        _check_same_weights(run, before.get("weights", "auto"), str(weights))
-    seed, fraction = _split_values(recipe, overrides, stored)
-    listed = kept_exclusions(run, before, exclude) if resume else asked_exclusions(exclude)
-    screened = prepare(data, fraction, seed, listed, kept_check(run, before, check) if resume else check)
-    if keep_memory and keep_freed_memory():  # before the first tensor
-        listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
-    job = _Job(Path(data), run, variant, screened, before.get("weights", str(weights)), listener, explain)
-    return job.work(stored or recipe, {} if stored else overrides, resume)
+    with join() as world:
+        listener: Listener = Terminal() if progress and world.first else Silent()
+        opening = open_run(run, resume, world, listener.say)
+        before, stored = opening.facts, opening.recipe
+        variant = find(before.get("model", model or DEFAULT_MODEL)).name
+        if opening.resume and model is not None and find(model).name != variant:
+            raise UsageError(f"the run in {run} trains {variant}, not {model}")
+        if stored is not None:
+            check_nothing_else_is_asked(run, stored, recipe, overrides)
+            check_same_weights(run, before.get("weights", "auto"), str(weights))
+        seed, fraction = _split_values(recipe, overrides, stored)
+        listed = kept_exclusions(run, before, exclude) if opening.resume else asked_exclusions(exclude)
+        checked = kept_check(run, before, check) if opening.resume else check
+        screened = prepare(data, fraction, seed, listed, checked)
+        if keep_memory and keep_freed_memory():  # before the first tensor
+            listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
+        job = _Job(Path(data), run, variant, screened, before.get("weights", str(weights)), listener, world)
+        job.explain = explain
+        job.keep_checkpoints, job.checkpoint_seconds = keep_checkpoints, checkpoint_seconds
+        job.log = log
+        with _naming_the_run(run, world):
+            return job.work(stored or recipe, {} if stored else overrides, opening.resume)
 
 
-def _stored_run(run: Path) -> dict[str, Any]:
+def _check_options(keep_checkpoints: int, checkpoint_seconds: float) -> None:
+    if keep_checkpoints < 1:
+        raise UsageError(f"keep_checkpoints is {keep_checkpoints}, it must be at least 1")
+    if checkpoint_seconds < 0:
+        raise UsageError(f"checkpoint_seconds is {checkpoint_seconds:g}, it must be at least 0")
+
+
+@contextmanager
+def _naming_the_run(run: Path, world: World) -> Iterator[None]:
     try:
-        stored: dict[str, Any] = json.loads((run / RUN).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{run} holds no run to resume: {error}") from error
-    return stored
-
-
-def _check_nothing_else_is_asked(run: Path, stored: Recipe, recipe: Any, overrides: dict[str, Any]) -> None:
-    """A resumed run keeps its recipe: a value that would be ignored is refused."""
-    asked = {name: value for name, value in overrides.items() if value is not None}
-    stored.with_values(asked)  # an unknown name is refused first
-    if isinstance(recipe, Recipe):
-        asked = asdict(recipe) | asked
-    elif recipe in NAMED:
-        asked["name"] = recipe
-    elif recipe is not None:
-        asked = asdict(read_recipe(Path(recipe))) | asked
-    for name, value in asked.items():
-        if getattr(stored, name) != value:
-            raise UsageError(f"the run in {run} has {name} {getattr(stored, name)}, not {value}; it keeps its recipe")
-
-
-def _check_same_weights(run: Path, stored: str, asked: str) -> None:
-    if asked not in ("auto", stored):
-        raise UsageError(f"the run in {run} started from the weights {stored}, not {asked}; it keeps them")
-
-
-def _check_run_folder(run: Path, resume: bool) -> None:
-    if resume and not (run / RECIPE).is_file():
-        raise UsageError(f"{run} holds no run to resume, there is no {RECIPE} in it")
-    if not resume and run.is_dir() and any(run.iterdir()):
-        raise UsageError(f"the folder {run} is not empty; add --resume to go on with its run, or choose another --out")
-    if run.exists() and not run.is_dir():
-        raise UsageError(f"{run} is a file, --out must be a folder")
+        yield
+    except PeerLostError as error:
+        raise TrainingError(
+            f"one of the {world.size} processes was killed or lost, so the run in {run} has stopped; "
+            "the same command with --resume goes on from its last checkpoint"
+        ) from error
 
 
 def _split_values(recipe: Any, overrides: dict[str, Any], stored: Recipe | None) -> tuple[int, float]:
@@ -208,11 +218,13 @@ class _Job:
         screened: Screened,
         weights: str,
         listener: Listener,
-        explain: bool,
+        world: World,
     ) -> None:
         self.data, self.run, self.variant, self.listener = data, run, variant, listener
         self.screened, self.split = screened, screened.split
-        self.weights, self.explain = weights, explain
+        self.weights, self.world, self.log = weights, world, ""
+        self.keep_checkpoints, self.checkpoint_seconds = KEPT, CHECKPOINT_SECONDS
+        self.explain = True
         self.started = time.time()
 
     def work(self, recipe: Any, overrides: dict[str, Any], resume: bool) -> TrainResult:
@@ -231,23 +243,36 @@ class _Job:
             len(self.split.train),
             self.pretrained is not None,
             norms[0].momentum or 0.1 if norms else None,
+            class_counts=tuple(counted(self.split)),
         )
         self.recipe, reasons = choose_recipe(recipe, facts, overrides)
         _check_norm_values(self.variant, norms, overrides)
-        if self.recipe.aux_heads and "aux_heads" not in find(self.variant).options():
-            raise UsageError(f"{self.variant} has no auxiliary heads, aux_heads must be false; GoogLeNet has them")
         if self.recipe.image_size != min(preprocessing.output_size):
             preprocessing = preprocessing.with_size(self.recipe.image_size)
         self.preprocessing = preprocessing
         _check_size(plain, self.variant, self.channels, preprocessing.output_size)
         _check_augmentation(self.recipe.augmentation, preprocessing.output_size)
+        self.teacher = Teacher.open(self.recipe.teacher, self.split.classes) if self.recipe.teacher else None
+        open_loggers(self.log, self.run, {})  # one that is not there is refused before any work
+        if self.recipe.precision == "auto":
+            size = preprocessing.output_size
+            built, batch_size = self._built().to(self.world.device), self.recipe.batch_size
+            measured = self.world.from_first(
+                lambda: json.dumps(measure_precision(built, self.channels, size, batch_size)).encode()
+            )
+            word, reasons["precision"] = json.loads(measured)
+            self.recipe = replace(self.recipe, precision=word)
         self._announce(reasons, resume)
-        train, pictures, findings = open_once(self.split.train, self.recipe.image_size, self.channels, self.listener)
+        short_side = max(self.recipe.image_size, *(self.teacher.preprocessing.output_size if self.teacher else (0,)))
+        train, pictures, findings = open_once(self.split.train, short_side, self.channels, self.listener, self.world)
         self.findings = (*self.split.findings, *findings)
         self._check_classes(train, findings)
         self._leave_out_unreadable(pictures)
         self._report_findings()
-        self._record(train, resume)
+        if self.world.size > 1:
+            check_division(plain, self.recipe, len(train), self.world)
+        self._identify(train)
+        self.world.agreed(lambda: self._record(train, resume))
         return self._fit(train, pictures, resume)
 
     def _check_classes(self, train: Sequence[Sample], findings: Sequence[Finding]) -> None:
@@ -259,8 +284,8 @@ class _Job:
 
     def _leave_out_unreadable(self, pictures: Pictures) -> None:
         """Validation and test pictures that cannot be read are known before the first epoch, not after it."""
-        val, broken_val = open_briefly(self.split.val, pictures, self.listener)
-        test, broken_test = open_briefly(self.split.test, pictures, self.listener)
+        val, broken_val = open_briefly(self.split.val, pictures, self.listener, self.world)
+        test, broken_test = open_briefly(self.split.test, pictures, self.listener, self.world)
         if not val:
             raise DataError(f"no validation picture can be read, the first: {broken_val[0].reason}")
         self.split = replace(self.split, val=val, test=test)
@@ -284,23 +309,35 @@ class _Job:
         say(f"start: {start}; preprocessing: {self.preprocessing}")
         if self.channels == 1:
             say("the pictures are grey: the network gets one channel")
-        say("recipe (of the run that goes on):" if resume else "recipe:")
-        for name, value in asdict(self.recipe).items():
-            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
-            say(f"  {name:<20} {shown}" + (f"    ({reasons[name]})" if name in reasons else ""))
+        if self.world.size > 1:
+            say(division(self.recipe, self.world))
+        if self.teacher:
+            say(f"teacher: {self.teacher.name}; preprocessing: {self.teacher.preprocessing}")
+        for line in told(self.recipe, reasons, resume):
+            say(line)
 
-    def _record(self, train: Sequence[Sample], resume: bool) -> None:
+    def _identify(self, train: Sequence[Sample]) -> None:
         self.fingerprint = fingerprint([*train, *self.split.val], self.data)
         identity = json.dumps(
             [self.variant, self.recipe.to_toml(), self.fingerprint, self.split.classes, str(self.preprocessing)]
+            + ([self.teacher.digest] if self.teacher else [])
         )
         self.key = hashlib.sha256(identity.encode()).hexdigest()
-        if resume:
+        if len(set(self.world.gather(self.key.encode()))) > 1:
+            raise DataError(f"the processes do not see the same pictures in {self.data}")
+
+    def _record(self, train: Sequence[Sample], resume: bool) -> None:
+        if not self.world.first:
             return
-        self.run.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            self.run.mkdir(parents=True, exist_ok=True)
+            self._write_facts(len(train))
         for name, samples in (("train", train), ("val", self.split.val), ("test", self.split.test)):
-            if samples:
+            if samples and not (self.run / f"{name}.csv").exists():  # a kill may have come before
                 _write_table(self.run / f"{name}.csv", samples)
+
+    def _write_facts(self, training_pictures: int) -> None:
+        """What a run needs to go on. The recipe is the last: until it is there, the start can be made again."""
         facts = {
             "source": str(self.data.absolute()),
             "fingerprint": self.fingerprint,
@@ -308,40 +345,58 @@ class _Job:
             "weights": self.weights,
             "preprocessing": str(self.preprocessing),
             "classes": self.split.classes,
-            "counts": {"train": len(train), "val": len(self.split.val), "test": len(self.split.test)},
+            "counts": {"train": training_pictures, "val": len(self.split.val), "test": len(self.split.test)},
             "validation": self.split.origin,
             "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
+            **({"launch": name} if (name := launch_name()) else {}),
             **self.screened.record(),
         }
-        if self.screened.exclude:
-            write_exclusion_list(self.run / EXCLUDE, self.screened.exclude.names)
         write_atomically(
             self.run / RUN, json.dumps(facts, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
         )
-        write_atomically(self.run / RECIPE, self.recipe.to_toml().encode())  # last: with it the run can be resumed
+        if self.screened.exclude:
+            write_exclusion_list(self.run / EXCLUDE, self.screened.exclude.names)
+        write_atomically(self.run / RECIPE, self.recipe.to_toml().encode())
 
-    def _network(self, items: Sequence[tuple[Path, int]], pictures: Pictures, resume: bool) -> Network:
+    def _built(self) -> Network:
+        """The network of the run with fresh weights, the same for the same seed."""
         torch.manual_seed(self.recipe.seed)
-        network = create_model(
+        own = self.recipe
+        return create_model(
             self.variant,
             num_classes=len(self.split.classes),
             in_channels=self.channels,
-            dropout=self.recipe.dropout,
-            **({"aux_heads": True} if self.recipe.aux_heads else {}),
+            dropout=own.dropout,
+            **({"stochastic_depth": own.stochastic_depth} if has_stochastic_depth(self.variant) else {}),
+            **({"aux_heads": True} if own.aux_heads else {}),
             **(self.pretrained.options if self.pretrained else {}),
         )
+
+    def _network(self, items: Sequence[tuple[Path, int]], pictures: Pictures, resume: bool) -> Network:
+        network = self._built()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.pretrained is not None:
             whole = self.pretrained.load_into(network, self.split.classes)
             if self.recipe.head_first and not whole and not resume:
-                accuracy = fit_head(network, self.preprocessing, pictures, items, self.recipe.seed, self.listener)
+                labels = [label for _, label in items]
+                chosen = choose_pictures(labels, self.recipe.seed)
+                paths, labels = [items[i][0] for i in chosen], [labels[i] for i in chosen]
+                features = extract(network, self.preprocessing, pictures, paths, self.listener, self.world)
+                bias = network.classifier.bias is not None
+                head, accuracy = fit_head(features, labels, bias, self._class_weights([label for _, label in items]))
+                head.put_into(network)
                 self.listener.say(f"head: logistic regression on the frozen features, training top-1 {accuracy:.3f}")
+        same_start(network, self.world)
         return network
+
+    def _class_weights(self, labels: Sequence[int]) -> list[float] | None:
+        return weights_of(self.recipe, np.bincount(labels, minlength=len(self.split.classes)).tolist())
 
     def _fit(self, train: Sequence[Sample], pictures: Pictures, resume: bool) -> TrainResult:
         index = ClassIndex(self.split.classes)
         labels = [index[sample.label] for sample in train]
-        at_checkpoint = resume and (self.run / "last" / "checkpoint.safetensors").exists()
+        at_checkpoint = resume and self.world.any(self.world.first and bool(checkpoints(self.run)))
+        facts = asdict(self.recipe) | {"model": self.variant}
         items = [(sample.path, label) for sample, label in zip(train, labels, strict=True)]
         training = Training(
             run=self.run,
@@ -354,14 +409,23 @@ class _Job:
             key=self.key,
             listener=self.listener,
             classifier=self._classifier,
+            teacher=self.teacher,
+            loggers=open_loggers(self.log, self.run, facts) if self.world.first else (),
+            world=self.world,
+            keep_checkpoints=self.keep_checkpoints,
+            checkpoint_seconds=self.checkpoint_seconds,
         )
         if resume:
-            training.restore()
-            self.listener.say(f"going on after epoch {training.position.epoch}, step {training.position.step}")
+            self.listener.say(_where(training) if training.restore() else "no checkpoint yet: the run begins again")
         try:
+            if self.recipe.frozen:
+                return self._finish(training, fit_frozen(training, self._class_weights(labels)))
+            if not at_checkpoint and self.world.any(not isinstance(self.listener, Silent)):
+                self.listener.say(f"estimate, from the first steps: {estimate(training)}")
             evaluation = fit(training)
         except InterruptedRun:
             self.listener.finish()
+            close_all(training.loggers, {})
             self.listener.say(f"stopped, nothing is lost; the same command with --resume goes on ({self.run / 'last'})")
             return self._result(None, None, interrupted=True)
         return self._finish(training, evaluation)
@@ -371,6 +435,11 @@ class _Job:
             "data": {"fingerprint": self.fingerprint, "name": self.data.name.encode(errors="replace").decode()},
             "recipe": asdict(self.recipe),
             "parent": self.pretrained.provenance if self.pretrained else None,
+            **(
+                {"teacher": {"name": Path(self.teacher.name).name, "weights": self.teacher.digest}}
+                if self.teacher
+                else {}
+            ),
             "versions": {
                 "taxonet": __version__,
                 "torch": torch.__version__,
@@ -409,17 +478,35 @@ class _Job:
     def _finish(self, training: Training, evaluation: Evaluation) -> TrainResult:
         calibration, evaluation = self._calibrate(training.result, evaluation)
         classifier = self._classifier(training.result, calibration.temperature)
-        test = evaluate_samples(classifier, self.split.test) if self.split.test else None
-        metrics = {"validation": _headline(evaluation)} | ({"test": _headline(test)} if test else {})
-        save_network(self.run / BUNDLE, self._info(metrics, calibration.temperature), training.result)
+        test = evaluate_samples(classifier, self.split.test, world=self.world) if self.split.test else None
         self.findings = _unique((*self.findings, *evaluation.findings, *(test.findings if test else ())))
+        log = training.log()
+        figures = {"validation": _headline(evaluation)} | ({"test": _headline(test)} if test else {})
+        epoch = best_epoch(log) if self.recipe.patience else len(log)  # whose weights these are
+        if self.world.first:
+            self._write_results(training, calibration, evaluation, test, {**figures, "epoch": epoch}, log)
+        self.world.gather(b"")  # the others wait: a process that has gone is a process that was lost
+        return self._result(evaluation, test)
+
+    def _write_results(
+        self,
+        training: Training,
+        calibration: Calibration,
+        evaluation: Evaluation,
+        test: Evaluation | None,
+        metrics: dict[str, Any],
+        log: list[dict[str, Any]],
+    ) -> None:
+        save_network(self.run / BUNDLE, self._info(metrics, calibration.temperature), training.result)
+        close_all(training.loggers, {f"{part}_top1": metrics[part]["top1"] for part in metrics if part != "epoch"})
+        classifier = self._classifier(training.result, calibration.temperature)
         report = TrainingReport(
             model=self.variant,
             source=str(self.data),
             command=self._command(),
             recipe=asdict(self.recipe),
             preprocessing=str(self.preprocessing),
-            log=[json.loads(line) for line in (self.run / LOG).read_text("utf-8").splitlines()],
+            log=log,
             counts={"training": len(training.train), "validation": len(self.split.val), "test": len(self.split.test)},
             origin=self.split.origin,
             validation=evaluation,
@@ -437,7 +524,6 @@ class _Job:
             f"{evaluation.metrics.n} pictures)" + (f", test top-1 {test.metrics.top1:.3f}" if test else "")
         )
         self.listener.say(f"bundle: {self.run / BUNDLE}    report: {self.run / REPORT}")
-        return self._result(evaluation, test)
 
     def _explained(self, classifier: Classifier, shown: Evaluation) -> dict[Path, str]:
         """What spoke for the worst mistakes, in a small share of the run's time; nothing where captum is missing."""
@@ -524,7 +610,17 @@ def _unique(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 def _write_table(path: Path, samples: Sequence[Sample]) -> None:
     """A CSV that `taxonet evaluate` reads; absolute paths, so that the run's folder may move."""
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
+    with io.StringIO(newline="") as text:
+        writer = csv.writer(text)
         writer.writerow(["path", "label"])
         writer.writerows([str(sample.path.absolute()), sample.label] for sample in samples)
+        write_atomically(path, text.getvalue().encode(errors="surrogateescape"))
+
+
+def _where(training: Training) -> str:
+    """Where a resumed run goes on."""
+    position, recipe = training.position, training.recipe
+    if position.epoch == recipe.epochs:
+        return f"going on at the end: all {recipe.epochs} epochs are done, the bundle and the report are written"
+    steps = steps_of(recipe, len(training.train))
+    return f"going on in epoch {position.epoch + 1} of {recipe.epochs}, after {position.step} of its {steps} steps"

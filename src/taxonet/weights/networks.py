@@ -177,7 +177,7 @@ class Pretrained:
         self.state = dict(state)
         self.in_channels = int(options.get("in_channels", 3))
         # how the source's network differs from the default of its variant; the rest is the recipe's business
-        others = ("in_channels", "dropout", "aux_heads")
+        others = ("in_channels", "dropout", "stochastic_depth", "aux_heads")
         self.options = {key: value for key, value in options.items() if key not in others}
         self.preprocessing = preprocessing
         self.provenance = dict(provenance)

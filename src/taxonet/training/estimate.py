@@ -1,0 +1,92 @@
+"""What a run will take, before its first epoch: some of its own steps are measured and their effects undone."""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from taxonet.evaluation import evaluate_samples
+from taxonet.training import loop
+from taxonet.training.feed import steps_of
+
+STEPS = 4  # the first makes kernels and buffers, and is not counted
+VALIDATION = 32  # pictures that are measured
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of an epoch with its validation, epochs, and the most bytes that the process has had so far."""
+
+    epoch_seconds: float
+    epochs: int
+    peak_bytes: int | None
+
+    def __str__(self) -> str:
+        memory = f", memory {self.peak_bytes / 2**30:.1f} GB" if self.peak_bytes else ""
+        whole = self.epoch_seconds * self.epochs
+        return f"about {_duration(self.epoch_seconds)} an epoch, {_duration(whole)} in all{memory}"
+
+
+def estimate(training: loop.Training) -> Estimate:
+    """Measure the first steps of a fresh run, pictures included, and leave it as it was.
+
+    Only the division of the batch stays, where memory ran out: the run would find the same.
+    """
+    undo = _remember(training)
+    steps = steps_of(training.recipe, len(training.train))
+    loop.set_training_mode(training.network, training.recipe)
+    times = []
+    start = time.perf_counter()
+    for batch in training.feed.load(0, last=STEPS):
+        loop.step(training, batch, steps)
+        times.append(time.perf_counter() - start)
+        start = time.perf_counter()
+    validation = _validation_seconds(training)
+    peak = peak_memory()
+    undo()
+    epoch = statistics.mean(times[1:] or times) * steps + validation
+    return Estimate(epoch, training.recipe.epochs, peak)
+
+
+def _remember(training: loop.Training) -> Callable[[], None]:
+    """A function that puts networks, optimiser and position back as they are now; the optimiser is still fresh."""
+    networks = list(training.networks.values())
+    states = [{name: value.detach().clone() for name, value in n.state_dict().items()} for n in networks]
+    position = replace(training.position)
+
+    def undo() -> None:
+        for network, state in zip(networks, states, strict=True):
+            network.load_state_dict(state, strict=True)
+        training.optimizer.state.clear()
+        training.optimizer.zero_grad(set_to_none=True)
+        training.position = replace(position, splits=training.position.splits)
+
+    return undo
+
+
+def _validation_seconds(training: loop.Training) -> float:
+    samples = training.val[:VALIDATION]
+    start = time.perf_counter()
+    evaluate_samples(training.classifier(training.result), samples, world=training.world)
+    return (time.perf_counter() - start) * len(training.val) / len(samples)
+
+
+def peak_memory() -> int | None:
+    """The most bytes that this process has had: on the accelerator if there is one, else resident; None if unknown."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,127 @@
+"""The features of a frozen network: extracted once, kept beside the checkpoint, and what the recipe `features` fits."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load, save
+
+from taxonet.console import Listener
+from taxonet.data import read_ahead
+from taxonet.evaluation import Evaluation
+from taxonet.evaluation.spread import answers
+from taxonet.files import write_atomically
+from taxonet.images import Preprocessing
+from taxonet.networks.layers import Network
+from taxonet.processes import World
+from taxonet.training import loop
+from taxonet.training.head import PENALTIES, Head, fit_by_cross_validation
+from taxonet.training.pictures import Pictures
+
+CACHE = "last/features.safetensors"
+
+
+BATCH = 32
+
+
+def extract(
+    network: Network,
+    preprocessing: Preprocessing,
+    pictures: Pictures,
+    paths: Sequence[Path],
+    listener: Listener,
+    world: World,
+) -> NDArray[np.float32]:
+    """What the classifier sees of each picture, without augmentation: (n, num_features).
+
+    The processes of `world` divide the pictures; the features are the same bits for any number of them.
+    """
+    rows = answers(paths, lambda mine: _features(network, preprocessing, pictures, mine, listener), BATCH, world)
+    return np.stack([row for row in rows if not isinstance(row, str)])
+
+
+def _features(
+    network: Network, preprocessing: Preprocessing, pictures: Pictures, paths: Sequence[Path], listener: Listener
+) -> Iterator[NDArray[np.float32]]:
+    network.eval()
+    listener.start("features of the frozen network", len(paths))
+    device = network.classifier.weight.device
+    with torch.inference_mode():
+        batch: list[NDArray[np.uint8]] = []
+        loaded = read_ahead(lambda path: preprocessing.pixels(pictures.open(path)), paths)
+        for done, pixels in enumerate(loaded, start=1):
+            batch.append(pixels)
+            if len(batch) == BATCH or done == len(paths):
+                images = torch.from_numpy(preprocessing.normalized(np.stack(batch))).to(device)
+                maps = network.forward_features(images.contiguous(memory_format=torch.channels_last))
+                yield from network.pooled(maps).cpu().numpy()
+                batch = []
+                listener.advance(done)
+    listener.finish()
+
+
+def fit_frozen(training: loop.Training, class_weights: Sequence[float] | None) -> Evaluation:
+    """Fit the classifier on the features of the frozen network, its penalty chosen by cross-validation on the training
+    pictures; the validation pictures are only measured."""
+    start = time.monotonic()
+    features = _cached(training)
+    training.listener.start("cross-validation", len(PENALTIES))
+    head = fit_by_cross_validation(
+        features, training.labels, training.recipe.seed, class_weights, training.listener.advance
+    )
+    training.listener.finish()
+    head.put_into(training.network)
+    training.listener.say(f"classifier: {head.reason}")
+    return _record(training, head, features, time.monotonic() - start)
+
+
+def _cached(training: loop.Training) -> NDArray[np.float32]:
+    """The features of the training pictures, from the run's folder where a stopped run left them."""
+    path, world = training.run / CACHE, training.world
+    data = world.from_first(lambda: _stored(path, training.key))
+    if data:
+        return load(data)["features"]
+    paths = [sample.path for sample, _ in training.train]
+    features = extract(training.network, training.preprocessing, training.pictures, paths, training.listener, world)
+    if world.first:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, save({"features": features}, {"key": training.key}))
+    return features
+
+
+def _stored(path: Path, key: str) -> bytes:
+    """The bytes of the cache, empty where it is not there, cut off or of another run."""
+    try:
+        with safe_open(path, "numpy") as file:
+            return path.read_bytes() if (file.metadata() or {}).get("key") == key else b""
+    except (SafetensorError, OSError):
+        return b""
+
+
+def _record(training: loop.Training, head: Head, features: NDArray[np.float32], seconds: float) -> Evaluation:
+    """Measure the network and write the one line of the run's log."""
+    evaluation = loop.validate(training)
+    probabilities = head.probabilities(features)
+    truth = np.asarray(training.labels)
+    likelihood = probabilities[np.arange(len(truth)), truth]
+    line = {
+        "epoch": 1,
+        "train_loss": float(-np.log(np.clip(likelihood, 1e-12, 1)).mean()),
+        "train_top1": float((probabilities.argmax(1) == truth).mean()),
+        "val_loss": evaluation.metrics.log_loss,
+        "val_top1": evaluation.metrics.top1,
+        "lr": 0.0,
+        "inverse_penalty": head.inverse_penalty,
+        "seconds": round(seconds, 2),
+        "images_per_second": round(len(truth) / max(seconds, 1e-9), 2),
+    }
+    if training.world.first:
+        write_atomically(training.run / loop.LOG, (json.dumps(line) + "\n").encode())
+        for logger in training.loggers:
+            logger.epoch(line)
+    return evaluation

@@ -1,0 +1,67 @@
+"""What happens when a batch does not fit into memory: it is halved, and as many gradients more are added up."""
+
+import torch
+from torch import Tensor
+
+from taxonet.errors import TrainingError
+from taxonet.networks.layers import Network, batch_norms
+from taxonet.processes import World
+from taxonet.training.feed import Batch
+
+# torch has a class of its own for accelerators; on a CPU its allocator raises a plain RuntimeError
+_CPU_SENTENCES = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is exhausted, on a CPU or an accelerator."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sentence in str(error) for sentence in _CPU_SENTENCES)
+
+
+class NormStatistics:
+    """The running statistics of a network's batch norms, to take a failed forward pass back."""
+
+    def __init__(self, network: Network) -> None:
+        norms = [norm for norm in batch_norms(network) if norm.training]
+        buffers = [buffer for norm in norms for buffer in norm.buffers()]
+        self._saved: list[tuple[Tensor, Tensor]] = [(buffer, buffer.clone()) for buffer in buffers]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the statistics back."""
+        for buffer, saved in self._saved:
+            buffer.copy_(saved)
+
+
+def smallest_part(network: Network, statistics: bool = True) -> int:
+    """The fewest pictures of a forward pass: batch norm that takes `statistics` needs two to know a deviation."""
+    return 2 if statistics and batch_norms(network) else 1
+
+
+def halved(network: Network, batch: Batch, splits: int, world: World) -> str:
+    """The sentence about a batch whose parts are divided into `splits` pieces from now on.
+
+    Raises:
+        TrainingError: they cannot be, because a piece would be too small, or because other processes wait for this one.
+    """
+    parts, least = splits * len(batch.parts), smallest_part(network, any(n.training for n in batch_norms(network)))
+    before, size = -(-2 * len(batch.own) // parts), -(-len(batch.own) // parts)
+    height, width = batch.size
+    if world.size > 1:
+        raise TrainingError(
+            f"memory does not hold {before} pictures of {height}×{width} at once in one of the {world.size} processes; "
+            "halve batch_size and double accumulate"
+        )
+    if len(batch.own) // parts < least:
+        raise TrainingError(
+            f"memory does not hold {before} pictures of {height}×{width} at once; "
+            "choose a smaller image_size or another model"
+        )
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    norms = "; batch norm has the statistics of the smaller part" if least > 1 else ""
+    return (
+        f"out of memory: the batch is halved to {size} pictures and accumulation doubled to {parts}, "
+        f"a step still takes {batch.count}{norms}"
+    )
