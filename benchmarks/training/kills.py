@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +191,9 @@ def main() -> None:
         same = done = 0
         for number, moment in enumerate(moments(options.kills, options.seed, options.checkpoint_seconds), start=1):
             kill = kill_and_go_on(moment, words, whole, Path(folder) / "run", start, **victim)
+            if kill is None:  # the run was faster: again, with a checkpoint after each step
+                moment = replace(moment, share=moment.share / 2, checkpoint_seconds=0.0)  # noqa: PLW2901
+                kill = kill_and_go_on(moment, words, whole, Path(folder) / "run", start, **victim)
             if kill is None:
                 print(f"{number:>4}  {moment.kind:<30}  the run was faster")
                 continue

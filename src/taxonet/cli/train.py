@@ -20,6 +20,8 @@ OWN = (
     "json",
     "keep-memory",
     "explain",
+    "exclude",
+    "check",
     "keep-checkpoints",
     "checkpoint-seconds",
     "log",

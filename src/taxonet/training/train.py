@@ -335,6 +335,8 @@ class _Job:
         for name, samples in (("train", train), ("val", self.split.val), ("test", self.split.test)):
             if samples and not (self.run / f"{name}.csv").exists():  # a kill may have come before
                 _write_table(self.run / f"{name}.csv", samples)
+        if self.screened.exclude:
+            write_exclusion_list(self.run / EXCLUDE, self.screened.exclude.names)
 
     def _write_facts(self, training_pictures: int) -> None:
         """What a run needs to go on. The recipe is the last: until it is there, the start can be made again."""
