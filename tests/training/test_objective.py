@@ -224,13 +224,14 @@ def test_the_loss_of_a_step_is_the_formula(teacher):
     hard = torch.eye(3)[batch.labels]
     soft = mix.share * hard + (1 - mix.share) * hard[mix.partner]
     each = -((0.9 * soft + 0.1 / 3) * logs).sum(1)
-    loss = (each * (soft @ torch.tensor(weights))).mean()
+    of_class = soft @ torch.tensor(weights)
+    loss = (each * of_class).mean()
     if mind:
         with torch.no_grad():
             answers = mind.network(mixed(batch.for_teacher, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
         p = (answers[:, [4, 0, 2]] / 2).softmax(1)
         q = torch.softmax(network(mixed(batch.pixels, (0.5,) * 3, (0.5,) * 3)) / 2, 1)
-        loss = 0.7 * loss + 0.3 * 4 * (p * (p / q).log()).sum(1).mean()
+        loss = 0.7 * loss + 0.3 * 4 * (of_class * (p * (p / q).log()).sum(1)).mean()
     loss.backward()
     assert sums.loss == pytest.approx(each.sum().item(), rel=1e-4)
     for name, parameter in network.named_parameters():

@@ -20,8 +20,6 @@ OWN = (
     "json",
     "keep-memory",
     "explain",
-    "exclude",
-    "check",
     "keep-checkpoints",
     "checkpoint-seconds",
     "log",

@@ -85,7 +85,7 @@ class Objective:
             each = each + weight * cross_entropy(head, targets, self.recipe.label_smoothing)
         weights = picture_weights(targets, self.class_weights)
         share = self.recipe.distill_weight if self.teacher else 0.0
-        total = ((1 - share) * weights * each + share * teaching).sum()
+        total = (weights * ((1 - share) * each + share * teaching)).sum()  # sampling balances both terms too
         (total / batch.count).backward()  # type: ignore[no-untyped-call]
         right = int((logits.argmax(1) == targets.argmax(1)).sum())
         return Sums(total.item(), plain.detach().sum().item(), right)

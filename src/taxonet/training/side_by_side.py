@@ -17,7 +17,8 @@ from taxonet.files import write_atomically
 from taxonet.networks.registry import find
 from taxonet.training.opening import RECIPE, RUN
 from taxonet.training.recipe import Recipe, read_recipe
-from taxonet.training.train import BUNDLE, REPORT, train
+from taxonet.training.results import BUNDLE, REPORT
+from taxonet.training.train import train
 from taxonet.weights.networks import here
 
 PLAN = "compare.json"
