@@ -1,4 +1,4 @@
-"""The preflight of a data set: what is broken, doubled, odd or probably mislabelled in it.
+"""The preflight of a data set: what is broken, doubled, odd or perhaps mislabelled in it.
 
 Nothing is moved, changed or deleted.
 """

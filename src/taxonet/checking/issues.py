@@ -41,7 +41,7 @@ KINDS: Mapping[str, Kind] = {
     "near_duplicate_in_two_classes": Kind(
         "nearly the same photo in two classes", "warning", "look at both: one of the labels is probably wrong"
     ),
-    "label": Kind("probably a wrong label", "warning", "look at it, then move it to its class or leave it out"),
+    "label": Kind("label in doubt", "warning", "look at it, then move it to its class or leave it out"),
     "near_duplicate": Kind("near duplicate", "warning", "keep the better one"),
     "extension": Kind("the extension is of another format", "warning", "rename it; it is read by its content anyway"),
     "not_read": Kind("not read", "warning", "move it into a class folder, convert it, or take it away"),

@@ -1,4 +1,4 @@
-"""Probably wrong labels: confident learning on answers that a picture's own label had no part in.
+"""Labels in doubt: confident learning on answers that a picture's own label had no part in.
 
 A pretrained network stays as it is; a logistic regression on its features answers for each fifth of the pictures after
 it was fitted on the others. Where answers contradict a label more surely than is usual for that class, the label is

@@ -25,7 +25,7 @@ def check(
     html: Path | None = None,
     exclude_out: Path | None = None,
 ) -> int:
-    """Look for what is wrong with a data set before training: broken, doubled, odd and probably mislabelled pictures.
+    """Look for what is wrong with a data set before training: broken, doubled, odd and perhaps mislabelled pictures.
 
     Nothing is moved, changed or deleted. Exit status 1 with errors (broken files, duplicates across splits, one photo
     in two classes, a class without training pictures), with --strict also with warnings; 0 otherwise.
