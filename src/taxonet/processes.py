@@ -209,8 +209,8 @@ def join() -> Iterator[World]:
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield world
-    except BaseException:
-        _claim_the_word(store)
+    except BaseException as error:
+        _claim_the_word(store, error)
         raise
     finally:
         dist.destroy_process_group()
@@ -224,13 +224,13 @@ def _world(rank: int, size: int) -> World:
 _PLACES = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "GROUP_RANK": "0"}
 
 
-def _claim_the_word(store: Any) -> None:
+def _claim_the_word(store: Any, error: BaseException) -> None:
     """The first process with an error tells it; the others fail because of it and stay silent."""
     global _speaks  # noqa: PLW0603 - a process has one voice
     try:
         _speaks = store.add("word", 1) == 1
-    except RuntimeError:  # the store has gone with the process that held it
-        _speaks = True
+    except RuntimeError:  # the store has gone with the first process: it has told what all share, or it was lost
+        _speaks = isinstance(error, PeerLostError)
 
 
 def _talk(exchange: Callable[[], Any]) -> None:

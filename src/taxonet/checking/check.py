@@ -156,8 +156,9 @@ class _Check:
                 self._found(rest, "nearly the same picture", near=True)
 
     def _digest(self, i: int) -> bytes | None:
+        """None where there is no photo to be doubled: unreadable or blank, which is a finding of its own."""
         seen = self.looks[i]
-        return seen.digest if isinstance(seen, Look) else None
+        return seen.digest if isinstance(seen, Look) and not self._blank(i) else None
 
     def _blank(self, i: int) -> bool:
         """Blank pictures are all alike, and that says nothing."""

@@ -78,6 +78,11 @@ class Issue:
         return KINDS[self.kind].severity
 
     @property
+    def sign(self) -> str:
+        """Between the path and the others: equal, or nearly so."""
+        return "≈" if self.kind.startswith("near") else "="
+
+    @property
     def suggestion(self) -> str:
         """What to do about it."""
         return KINDS[self.kind].suggestion

@@ -64,7 +64,7 @@ def _reasons(name: str, look: Look, typical: Typical) -> Iterator[tuple[str, str
         yield "extension", f"its content is {look.format}, not '{suffix}'"
     yield from _shape(look, typical)
     yield from _light(look)
-    if look.grey and typical.grey < GREY_SHARE:
+    if look.grey and typical.grey < GREY_SHARE and look.spread >= BLANK_SPREAD:
         yield "grey", f"it is grey, as {typical.grey:.1%} of the pictures"
     if look.orientation != 1:
         yield "rotated", f"its EXIF orientation is {look.orientation}"

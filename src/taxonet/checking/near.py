@@ -3,7 +3,8 @@
 The hash is the sign of low DCT frequencies against their median (Zauner 2010, "Implementation and Benchmarking of
 Perceptual Image Hash Functions", section 3.2.1). Pairs of hashes that differ in few bits are found by parts (Norouzi,
 Punjani and Fleet 2012, "Fast Search in Hamming Space with Multi-Index Hashing"), so nobody compares all with all.
-The thresholds are measured by `benchmarks/checking/thresholds.py`.
+The thresholds are measured by `benchmarks/checking/thresholds.py`. Not found are mirrored copies, crops of more than
+about 3 %, and smaller copies of pictures below 64 pixels of a side: too little of their detail is left.
 """
 
 from collections.abc import Iterable, Iterator

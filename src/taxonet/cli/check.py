@@ -81,7 +81,9 @@ def _print(report: "CheckReport", show: int) -> None:
     for kind, count in report.counts.items() if show else ():
         print(f"\n{KINDS[kind].title} ({KINDS[kind].severity}): {KINDS[kind].suggestion}")
         for issue in [issue for issue in report.issues if issue.kind == kind][:show]:
-            others = f" = {', '.join(issue.also[:2])}{' …' if len(issue.also) > 2 else ''}" if issue.also else ""
+            others = (
+                f" {issue.sign} {', '.join(issue.also[:2])}{' …' if len(issue.also) > 2 else ''}" if issue.also else ""
+            )
             print(f"  {issue.path}{others}: {issue.reason}")
         if count > show:
             print(f"  … and {count - show:,} more (--json has all, --html shows them)")
