@@ -187,7 +187,7 @@ def _scratch(facts: Facts, size: int, epochs: int | None, reasons: dict[str, str
         reasons["epochs"] = f"about 60,000 pictures seen, from {facts.pictures:,}, within 10 to 100 epochs"
     steps = math.ceil(facts.pictures / 32) * epochs
     values = _common(facts, size)
-    if facts.norm_momentum is not None and facts.norm_momentum * steps < 50:
+    if facts.norm_momentum is not None and facts.norm_momentum < 0.1 and facts.norm_momentum * steps < 50:
         values["norm_momentum"] = 0.1  # running statistics would still remember the initial zero and one
         reasons["norm_momentum"] = f"{steps:,} steps are too few for the network's own {facts.norm_momentum}"
     rate = 0.05

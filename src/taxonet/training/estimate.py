@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from taxonet.evaluation import evaluate_samples
 from taxonet.training import loop
 from taxonet.training.feed import steps_of
 
@@ -38,16 +37,18 @@ def estimate(training: loop.Training) -> Estimate:
     undo = _remember(training)
     steps = steps_of(training.recipe, len(training.train))
     loop.set_training_mode(training.network, training.recipe)
-    times = []
-    start = time.perf_counter()
+    computing, start = [], time.perf_counter()
     for batch in training.feed.load(0, last=STEPS):
+        begun = time.perf_counter()
         loop.step(training, batch, steps)
-        times.append(time.perf_counter() - start)
-        start = time.perf_counter()
+        computing.append(time.perf_counter() - begun)
+    reading = (time.perf_counter() - start - sum(computing)) / len(
+        computing
+    )  # most pictures come before the first step
     validation = _validation_seconds(training)
     peak = peak_memory()
     undo()
-    epoch = statistics.mean(times[1:] or times) * steps + validation
+    epoch = (statistics.mean(computing[1:] or computing) + reading) * steps + validation
     return Estimate(epoch, training.recipe.epochs, peak)
 
 
@@ -68,10 +69,12 @@ def _remember(training: loop.Training) -> Callable[[], None]:
 
 
 def _validation_seconds(training: loop.Training) -> float:
-    samples = training.val[:VALIDATION]
+    classifier = training.classifier(training.result)
+    paths = [sample.path for sample in training.val[:VALIDATION]]
     start = time.perf_counter()
-    evaluate_samples(training.classifier(training.result), samples, world=training.world)
-    return (time.perf_counter() - start) * len(training.val) / len(samples)
+    for _ in classifier.score_each(paths):
+        pass
+    return (time.perf_counter() - start) * len(training.val) / len(paths) / training.world.size
 
 
 def peak_memory() -> int | None:
