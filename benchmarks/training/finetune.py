@@ -139,6 +139,11 @@ def alone(function, *arguments):
         return pool.submit(function, *arguments).result()
 
 
+def said(row):
+    print("seed {seed}  {who:<12} top-1 {top1:.3f}  {seconds:.0f} s  {epochs} epochs".format(**row), flush=True)
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="a folder of class folders")
@@ -150,14 +155,10 @@ def main() -> None:
         for seed in arguments.seeds:
             run = Path(folder) / f"seed{seed}"
             top1, seconds, epochs = alone(fit_ours, arguments.data, run, seed)
-            rows.append({"seed": seed, "who": "taxonet", "top1": top1, "seconds": seconds, "epochs": epochs})
+            rows.append(said({"seed": seed, "who": "taxonet", "top1": top1, "seconds": seconds, "epochs": epochs}))
             for who, parts in (("timm", timm_parts), ("torchvision", torchvision_parts)):
-                top1, seconds = alone(fit_peer, parts, run, epochs, seed)
-                rows.append({"seed": seed, "who": who, "top1": top1, "seconds": seconds, "epochs": epochs})
-            for row in rows[-3:]:
-                print(
-                    f"seed {row['seed']}  {row['who']:<12} top-1 {row['top1']:.3f}  {row['seconds']:.0f} s", flush=True
-                )
+                top1, seconds = alone(fit_peer, parts, run, peer_epochs, seed)
+                rows.append(said({"seed": seed, "who": who, "top1": top1, "seconds": seconds, "epochs": peer_epochs}))
     means = {}
     for who in ("taxonet", "timm", "torchvision"):
         mine = [row for row in rows if row["who"] == who]
