@@ -16,7 +16,9 @@ from taxonet.data.loader import read_ahead
 from taxonet.data.sources import expand_inputs
 from taxonet.errors import BundleError, ImageError, UsageError
 from taxonet.images import DEFAULT_LIMITS, Limits, Preprocessing, Source
+from taxonet.inference.conversion import to_openvino
 from taxonet.inference.engines import Engine, TorchEngine, check_engine
+from taxonet.inference.engines.openvino_engine import OpenVinoEngine
 from taxonet.weights.bundle import BundleInfo
 
 ImageInput: TypeAlias = Source
@@ -185,7 +187,7 @@ class Classifier:
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits (N, classes), before the temperature, of prepared pixels (N, H, W, C) uint8."""
-        logits = self.engine.run(self.preprocessing.normalized(pixels))
+        logits = self.engine.run(pixels)
         if not np.isfinite(logits).all():
             raise BundleError("the model answers with NaN or infinity, its weights are broken")
         return logits
@@ -241,7 +243,9 @@ def load(model: str | os.PathLike[str], engine: str = "auto") -> Classifier:
     from taxonet.weights.networks import open_model
 
     info, network = open_model(model)
-    return Classifier(info, TorchEngine(network))
+    if engine == "openvino":
+        return Classifier(info, OpenVinoEngine(to_openvino(network, Preprocessing.parse(info.preprocessing))))
+    return Classifier(info, TorchEngine(network, info.preprocessing))
 
 
 def predict(
