@@ -1,7 +1,7 @@
 """The classifier: a bundle and an engine, from pictures to labels in the order given.
 
-Pictures are decoded and resized on threads while the engine runs; a picture that cannot be read gives an entry with
-`error` and never its neighbour's answer. Memory is bounded for any number of pictures.
+A picture that cannot be read gives an entry with `error` and never its neighbour's answer. Memory is bounded for any
+number of pictures (`inference/pipeline.py`).
 """
 
 import os
@@ -12,19 +12,20 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from taxonet.data.loader import read_ahead
 from taxonet.data.sources import expand_inputs
 from taxonet.errors import BundleError, ImageError, UsageError
 from taxonet.images import DEFAULT_LIMITS, Limits, Preprocessing, Source
 from taxonet.inference.conversion import to_openvino
 from taxonet.inference.engines import Engine, TorchEngine, check_engine
 from taxonet.inference.engines.openvino_engine import OpenVinoEngine
+from taxonet.inference.pipeline import Road
 from taxonet.weights.bundle import BundleInfo
 
 ImageInput: TypeAlias = Source
 T = TypeVar("T")
 
-BATCH = 32  # beyond this the network gains nothing on a CPU, and the pictures leave its caches
+BATCH = 32  # of an engine of one stream: beyond this the network gains nothing on a CPU
+STREAM_BATCH = 4  # of a stream of one core: its caches hold no more
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Classifier:
         self,
         images: ImageInput | Sequence[ImageInput],
         top: int = 5,
-        batch_size: int = BATCH,
+        batch_size: int | None = None,
         threshold: float | None = None,
     ) -> list[Prediction]:
         """Classify pictures.
@@ -95,7 +96,7 @@ class Classifier:
         Args:
             images: paths, encoded bytes, PIL images or uint8 arrays (H, W, 3); one or many.
             top: how many classes an answer names, the likeliest first.
-            batch_size: how many pictures the engine sees at once.
+            batch_size: how many pictures the engine sees at once; by default what suits it.
             threshold: probability from 0 to 1 under which an answer is "none of these"; by default the bundle's, 0
                 always answers.
 
@@ -105,7 +106,7 @@ class Classifier:
         return list(self.predict_each(_as_list(images), top, batch_size, threshold))
 
     def predict_each(
-        self, images: Iterable[ImageInput], top: int = 5, batch_size: int = BATCH, threshold: float | None = None
+        self, images: Iterable[ImageInput], top: int = 5, batch_size: int | None = None, threshold: float | None = None
     ) -> Iterator[Prediction]:
         """Like `predict`, one answer after the other: for any number of pictures, in bounded memory."""
         if top < 1:
@@ -118,11 +119,13 @@ class Classifier:
             if scored.probabilities is None:
                 yield Prediction(path, (), scored.error)
                 continue
-            order = np.argsort(-scored.probabilities, kind="stable")[:top]
+            order = _likeliest(scored.probabilities, top)
             found = tuple(LabelScore(self.classes[i], int(i), float(scored.probabilities[i])) for i in order)
             yield Prediction(path, found, abstained=found[0].probability < least)
 
-    def predict_proba(self, images: ImageInput | Sequence[ImageInput], batch_size: int = BATCH) -> NDArray[np.float32]:
+    def predict_proba(
+        self, images: ImageInput | Sequence[ImageInput], batch_size: int | None = None
+    ) -> NDArray[np.float32]:
         """Class probabilities (n, classes), one row an input; a row of NaN where an input cannot be read."""
         inputs = _as_list(images)
         table = np.full((len(inputs), len(self.classes)), np.nan, np.float32)
@@ -131,7 +134,9 @@ class Classifier:
                 table[row] = scored.probabilities
         return table
 
-    def score_each(self, images: Iterable[ImageInput], batch_size: int = BATCH) -> Iterator[tuple[ImageInput, Scored]]:
+    def score_each(
+        self, images: Iterable[ImageInput], batch_size: int | None = None
+    ) -> Iterator[tuple[ImageInput, Scored]]:
         """Every input with its probabilities or its error, in order."""
         for image, found in self.logits_each(images, self._read, batch_size):
             if isinstance(found, str):
@@ -143,7 +148,7 @@ class Classifier:
         self,
         items: Iterable[T],
         read: Callable[[T], NDArray[np.uint8]],
-        batch_size: int = BATCH,
+        batch_size: int | None = None,
         rows: int = 1,
     ) -> Iterator[tuple[T, NDArray[np.float32] | str]]:
         """Every item with the logits of its prepared pictures, or the reason why it cannot be read, in order.
@@ -151,39 +156,21 @@ class Classifier:
         Args:
             items: whatever `read` takes.
             read: gives an item's prepared pixels, (rows, H, W, C) uint8, on a thread; an ImageError is the item's.
-            batch_size: how many pictures the engine sees at once.
+            batch_size: how many pictures the engine sees at once; by default what suits it.
             rows: how many pictures an item has, so that what waits stays bounded.
 
         Returns:
             Pairs of an item and its logits (rows, classes) before the temperature, or the reason.
         """
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}, it must be at least 1")
-        ahead = max(2, 2 * batch_size // rows)
-        waiting: list[tuple[T, NDArray[np.uint8] | str]] = []
-        for item in read_ahead(lambda item: _read_or_reason(read, item), items, ahead=ahead):
-            waiting.append(item)
-            if len(waiting) * rows >= batch_size:
-                yield from self._answer(waiting, batch_size)
-                waiting = []
-        yield from self._answer(waiting, batch_size)
+        engine = self.engine
+        batch = batch_size or (BATCH if engine.streams == 1 else STREAM_BATCH)
+        overlap = not getattr(engine, "uses_cores", True)
+        return Road(read, self.logits, engine.streams, batch, rows, overlap).answer(items)
 
     def _read(self, image: ImageInput) -> NDArray[np.uint8]:
         return self.preprocessing.pixels(image, limits=self.limits)[None]
-
-    def _answer(
-        self, items: list[tuple[T, NDArray[np.uint8] | str]], batch_size: int
-    ) -> Iterator[tuple[T, NDArray[np.float32] | str]]:
-        readable = [pixels for _, pixels in items if not isinstance(pixels, str)]
-        together = np.concatenate(readable) if readable else np.empty(0, np.uint8)
-        parts = [self.logits(together[i : i + batch_size]) for i in range(0, len(together), batch_size)]
-        logits, start = np.concatenate(parts) if parts else np.empty(0, np.float32), 0
-        for item, pixels in items:
-            if isinstance(pixels, str):
-                yield item, pixels
-            else:
-                yield item, logits[start : start + len(pixels)]
-                start += len(pixels)
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits (N, classes), before the temperature, of prepared pixels (N, H, W, C) uint8."""
@@ -209,11 +196,13 @@ def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np
     return probabilities
 
 
-def _read_or_reason(read: Callable[[T], NDArray[np.uint8]], item: T) -> tuple[T, NDArray[np.uint8] | str]:
-    try:
-        return item, read(item)
-    except ImageError as error:
-        return item, str(error)
+def _likeliest(probabilities: NDArray[np.float32], top: int) -> NDArray[np.intp]:
+    """The places of the `top` largest, the largest first, the lower place first among equals."""
+    if top >= len(probabilities):
+        return np.argsort(-probabilities, kind="stable")
+    least = np.partition(probabilities, -top)[-top]
+    places = np.flatnonzero(probabilities >= least)  # few of many classes
+    return places[np.argsort(-probabilities[places], kind="stable")[:top]]
 
 
 def _as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
