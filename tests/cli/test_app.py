@@ -67,7 +67,7 @@ def test_the_version(capsys):
         ("predict a.jpg --top many", 'Invalid value for --top: unable to convert "many" into int.'),
         ("info densnet121", "there is no network called 'densnet121'; did you mean 'densenet121'?"),
         ("info", 'Command "info" parameter --name requires an argument.'),
-        ("predict", 'Command "predict" parameter PATHS requires an argument.'),
+        ("predict", "predict needs at least one file, folder, table, shard or list"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_status_2(words, sentence, capsys):

@@ -1,5 +1,6 @@
 """From a model and pictures to labels."""
 
 from taxonet.inference.classifier import Classifier, LabelScore, Prediction, load, predict
+from taxonet.inference.job import PredictedFiles, predict_files
 
-__all__ = ["Classifier", "LabelScore", "Prediction", "load", "predict"]
+__all__ = ["Classifier", "LabelScore", "PredictedFiles", "Prediction", "load", "predict", "predict_files"]

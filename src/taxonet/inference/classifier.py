@@ -12,8 +12,9 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from taxonet.data.sources import expand_inputs
-from taxonet.errors import BundleError, ImageError, UsageError
+from taxonet.data.inputs import Inputs
+from taxonet.data.shards import Member, Refused
+from taxonet.errors import BundleError, UsageError
 from taxonet.images import DEFAULT_LIMITS, Limits, Preprocessing, Source
 from taxonet.inference.conversion import to_openvino
 from taxonet.inference.engines import Engine, TorchEngine, check_engine
@@ -21,7 +22,8 @@ from taxonet.inference.engines.openvino_engine import OpenVinoEngine
 from taxonet.inference.pipeline import Road
 from taxonet.weights.bundle import BundleInfo
 
-ImageInput: TypeAlias = Source
+ImageInput: TypeAlias = Source | Member | Refused
+_SINGLE = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Member, Refused)
 T = TypeVar("T")
 
 BATCH = 32  # of an engine of one stream: beyond this the network gains nothing on a CPU
@@ -106,16 +108,22 @@ class Classifier:
         return list(self.predict_each(_as_list(images), top, batch_size, threshold))
 
     def predict_each(
-        self, images: Iterable[ImageInput], top: int = 5, batch_size: int | None = None, threshold: float | None = None
+        self,
+        images: Iterable[ImageInput],
+        top: int = 5,
+        batch_size: int | None = None,
+        threshold: float | None = None,
+        skip: int = 0,
     ) -> Iterator[Prediction]:
-        """Like `predict`, one answer after the other: for any number of pictures, in bounded memory."""
-        if top < 1:
-            raise UsageError(f"top is {top}, it must be at least 1")
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise UsageError(f"threshold is {threshold}, it must be a probability from 0 to 1")
+        """Like `predict`, one answer after the other: for any number of pictures, in bounded memory.
+
+        `skip` leaves out the answers of so many pictures at the beginning; the others are those of a run without it,
+        to the last bit.
+        """
+        check_options(top, threshold)
         least = (self.info.threshold or 0.0) if threshold is None else threshold
-        for image, scored in self.score_each(images, batch_size):
-            path = os.fspath(image) if isinstance(image, str | os.PathLike) else None
+        for image, scored in self.score_each(images, batch_size, skip):
+            path = name_of(image)
             if scored.probabilities is None:
                 yield Prediction(path, (), scored.error)
                 continue
@@ -135,10 +143,10 @@ class Classifier:
         return table
 
     def score_each(
-        self, images: Iterable[ImageInput], batch_size: int | None = None
+        self, images: Iterable[ImageInput], batch_size: int | None = None, skip: int = 0
     ) -> Iterator[tuple[ImageInput, Scored]]:
-        """Every input with its probabilities or its error, in order."""
-        for image, found in self.logits_each(images, self._read, batch_size):
+        """Every input (but the first `skip`) with its probabilities or its error, in order."""
+        for image, found in self.logits_each(images, self._read, batch_size, skip=skip):
             if isinstance(found, str):
                 yield image, Scored(None, found)
             else:
@@ -150,6 +158,7 @@ class Classifier:
         read: Callable[[T], NDArray[np.uint8]],
         batch_size: int | None = None,
         rows: int = 1,
+        skip: int = 0,
     ) -> Iterator[tuple[T, NDArray[np.float32] | str]]:
         """Every item with the logits of its prepared pictures, or the reason why it cannot be read, in order.
 
@@ -158,6 +167,7 @@ class Classifier:
             read: gives an item's prepared pixels, (rows, H, W, C) uint8, on a thread; an ImageError is the item's.
             batch_size: how many pictures the engine sees at once; by default what suits it.
             rows: how many pictures an item has, so that what waits stays bounded.
+            skip: how many items at the beginning get no answer.
 
         Returns:
             Pairs of an item and its logits (rows, classes) before the temperature, or the reason.
@@ -167,10 +177,11 @@ class Classifier:
         engine = self.engine
         batch = batch_size or (BATCH if engine.streams == 1 else STREAM_BATCH)
         overlap = not getattr(engine, "uses_cores", True)
-        return Road(read, self.logits, engine.streams, batch, rows, overlap).answer(items)
+        return Road(read, self.logits, engine.streams, batch, rows, overlap).answer(items, skip)
 
     def _read(self, image: ImageInput) -> NDArray[np.uint8]:
-        return self.preprocessing.pixels(image, limits=self.limits)[None]
+        source = image.read(self.limits) if isinstance(image, Member | Refused) else image
+        return self.preprocessing.pixels(source, limits=self.limits)[None]
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits (N, classes), before the temperature, of prepared pixels (N, H, W, C) uint8."""
@@ -196,6 +207,21 @@ def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np
     return probabilities
 
 
+def check_options(top: int, threshold: float | None) -> None:
+    """Refuse what `predict` cannot do."""
+    if top < 1:
+        raise UsageError(f"top is {top}, it must be at least 1")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UsageError(f"threshold is {threshold}, it must be a probability from 0 to 1")
+
+
+def name_of(image: ImageInput) -> str | None:
+    """The path of an input, or its name in a shard; None for what has none."""
+    if isinstance(image, str | os.PathLike):
+        return os.fspath(image)
+    return str(image) if isinstance(image, Member | Refused) else None
+
+
 def _likeliest(probabilities: NDArray[np.float32], top: int) -> NDArray[np.intp]:
     """The places of the `top` largest, the largest first, the lower place first among equals."""
     if top >= len(probabilities):
@@ -206,9 +232,7 @@ def _likeliest(probabilities: NDArray[np.float32], top: int) -> NDArray[np.intp]
 
 
 def _as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
-    if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray) or hasattr(
-        images, "getbands"
-    ):
+    if isinstance(images, _SINGLE) or hasattr(images, "getbands"):
         if isinstance(images, np.ndarray) and images.ndim == 4:
             return list(images)
         return [images]  # type: ignore[list-item]
@@ -246,7 +270,7 @@ def predict(
     threshold: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:
-    """Classify files, whole folders and glob patterns.
+    """Classify files, whole folders, glob patterns, tables, lists and tar shards (`data.Inputs` tells them apart).
 
     Args:
         paths: what to classify; a folder gives its files in name order, what is no picture is answered with an error.
@@ -259,7 +283,7 @@ def predict(
     Returns:
         One `Prediction` a file, in the order given; a file that cannot be read has `.error`.
     """
-    files = expand_inputs([paths] if isinstance(paths, str | os.PathLike) else paths)
+    files = list(Inputs([paths] if isinstance(paths, str | os.PathLike) else paths))
     answers = []
     found = load(model, engine).predict_each(files, top, threshold=threshold)
     for done, answer in enumerate(found, start=1):

@@ -5,6 +5,7 @@ core is busy with one thing, and none waits for a neighbour. An engine of one st
 prepare a batch on all cores, then the engine has them. One input alone is answered without any thread.
 """
 
+import collections
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -43,25 +44,30 @@ class Road(Generic[T]):
     rows: int = 1
     overlap: bool = False
 
-    def answer(self, items: Iterable[T]) -> Iterator[tuple[T, Logits | str]]:
-        """Every item with its logits (rows, classes), or the sentence why it cannot be read, in order.
+    def answer(self, items: Iterable[T], skip: int = 0) -> Iterator[tuple[T, Logits | str]]:
+        """Every item but the first `skip` with its logits (rows, classes), or the sentence why it cannot be read.
 
         Items are taken by the caller's thread, a bounded number of them ahead. Closing the iterator, or an error, stops
         the threads; each ends with the picture or the batch it is at. Which items share a batch depends on their
-        places alone: a repeated run gives the same bits.
+        places alone: a repeated run gives the same bits, and so does one that skips what is answered already.
         """
         together = max(1, self.batch // self.rows)
         share = together if self.streams == 1 else together * -(-LEAST_SHARE // together)
         source = iter(items)
         window = max(2, self.streams * share)
         first = list(itertools.islice(source, window))
-        if len(first) == 1:
-            yield from self._work(first, threading.Event())
-            return
         if len(first) < window:  # that is all: an even part for each stream
             share = max(1, -(-len(first) // self.streams))
-        shares = _shares(itertools.chain(first, source), share)
-        yield from self._side_by_side(shares) if self.streams > 1 else self._in_turn(shares)
+        alone, everything = len(first) == 1, itertools.chain(first, source)
+        del first
+        for _ in range(skip // share):
+            collections.deque(itertools.islice(everything, share), maxlen=0)
+        if alone:
+            answers: Iterator[tuple[T, Logits | str]] = iter(self._work(list(everything), threading.Event()))
+        else:
+            shares = _shares(everything, share)
+            answers = self._side_by_side(shares) if self.streams > 1 else self._in_turn(shares)
+        yield from itertools.islice(answers, skip % share, None)
 
     def _side_by_side(self, shares: Iterator[list[T]]) -> Iterator[tuple[T, Logits | str]]:
         """Each thread reads a share and runs it."""
