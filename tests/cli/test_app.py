@@ -26,7 +26,11 @@ def one_sentence(captured):
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_help_of_a_verb_names_every_parameter(verb, capsys):
     function = VERBS[verb]
-    kept = {"import": {"name": "--as", "source": "--from"}, "pull": {"list_": "--list"}}  # words of Python itself
+    kept = {  # words of Python itself, and one that is a verb's
+        "import": {"name": "--as", "source": "--from"},
+        "pull": {"list_": "--list"},
+        "predict": {"lists": "--list"},
+    }
     renamed = kept.get(verb, {})
     assert main([verb, "--help"]) == 0
     captured = capsys.readouterr()

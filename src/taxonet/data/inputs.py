@@ -20,7 +20,7 @@ from taxonet.errors import DataError, UsageError, nearest
 PictureInput: TypeAlias = Path | Member | Refused
 PathLike: TypeAlias = str | os.PathLike[str]
 
-STDIN = "-"
+STDIN = ("-", "@-")  # the second for a command line that takes a lone hyphen for an option
 BLOCK = 2**16  # bytes of a list at a time
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
@@ -58,7 +58,7 @@ class Inputs:
         Raises:
             DataError: a folder without pictures, a pattern that matches nothing, a list or table that cannot be read.
         """
-        total, known = 0, STDIN not in (*self.paths, *self.lists)
+        total, known = 0, not {*STDIN}.intersection((*self.paths, *self.lists))
         for name in self._names(stdin=False):
             known = known and not (isinstance(name, Path) and is_shard(name))
             total += 1
@@ -66,7 +66,7 @@ class Inputs:
 
     def _names(self, stdin: bool) -> Iterator[Path | Refused]:
         for word in self.paths:
-            yield from _list(word, stdin) if word == STDIN else _source(word)
+            yield from _list(word, stdin) if word in STDIN else _source(word)
         for name in self.lists:
             yield from _list(name, stdin)
 
@@ -125,7 +125,7 @@ def _braces(word: str) -> list[str]:
 
 
 def _list(name: str, stdin: bool) -> Iterator[Path]:
-    if name == STDIN:
+    if name in STDIN:
         yield from _entries(sys.stdin.buffer) if stdin else ()
         return
     try:
