@@ -15,7 +15,8 @@ from taxonet._version import __version__
 from taxonet.data.inputs import Inputs, PathLike, PictureInput
 from taxonet.errors import DataError, UsageError
 from taxonet.files import write_atomically
-from taxonet.inference.classifier import Classifier, check_options, load, name_of
+from taxonet.inference.classifier import Classifier, check_options, name_of
+from taxonet.inference.opening import load
 from taxonet.inference.parquet import from_parquet, require_parquet, to_parquet
 from taxonet.inference.results import AnswerFile, CsvFormat, Format, JsonLines
 
