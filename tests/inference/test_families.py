@@ -3,8 +3,6 @@
 `pytest tests/inference/test_families.py -s` prints what was measured; `agreement.BOUND` rests on it.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -50,7 +48,7 @@ def test_no_family_is_left_out():
 
 
 @pytest.fixture(scope="module", params=SMALL)
-def family(request) -> Iterator[tuple]:
+def family(request):
     """A network with its preprocessing, pixels and the reference's logits."""
     network = create_model(SMALL[request.param]).eval()
     network.load_state_dict({key: weight(key, tuple(value.shape)) for key, value in network.state_dict().items()})
@@ -60,7 +58,7 @@ def family(request) -> Iterator[tuple]:
         scale = float(torch.from_numpy(TorchEngine(network, preprocessing).run(pixels)).std())
         network.classifier.weight.div_(scale)
         network.classifier.bias.div_(scale)
-    yield network, preprocessing, pixels, TorchEngine(network, preprocessing).run(pixels)
+    return network, preprocessing, pixels, TorchEngine(network, preprocessing).run(pixels)
 
 
 @pytest.mark.slow

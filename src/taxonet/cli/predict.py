@@ -34,7 +34,8 @@ def predict(
     paths
         Files, folders and glob patterns.
     model
-        A bundle, an export (X.xml, X.onnx: no torch is loaded), or weights that `taxonet pull` names: densenet121.tv_in1k.
+        A bundle, an export (X.xml, X.onnx), which needs no torch, or pretrained weights as `taxonet pull` names them:
+        densenet121.tv_in1k, efficientnet_lite0.
     top
         How many classes an answer names.
     engine

@@ -181,7 +181,11 @@ def _opened(model: str | os.PathLike[str], engine: str, world: World) -> Classif
     """The model with the same engine in each process: the first one chooses."""
     if world.size == 1:
         return load(model, engine)
-    return load(model, world.from_first(lambda: load(model, engine).engine.name.encode()).decode())
+
+    def chosen() -> bytes:
+        return load(model, engine).engine.name.encode()
+
+    return load(model, world.from_first(chosen).decode())
 
 
 def model_name(model: str | os.PathLike[str] | Classifier) -> str:
