@@ -137,6 +137,7 @@ def plan(
 
     Raises:
         UsageError: nothing fits; the sentence has the least budget that would do.
+        TrainingError: memory holds none of the networks.
     """
     planner = _Planner(parse_duration(asked), wish, split, started, listener, explain)
     best = planner.search()
@@ -240,8 +241,11 @@ class _Planner:
 
     def refusal(self, asked: str) -> str:
         """The sentence where nothing fits: what would."""
+        possible = [o for o in self.options if (o.network, o.size) not in self.failed]
+        if not possible:
+            raise TrainingError(next(iter(self.failed.values())))
         row = min(
-            (judge(o, self._rates(o), self.counts, 1e12, self.finish) for o in self.options),
+            (judge(o, self._rates(o), self.counts, 1e12, self.finish) for o in possible),
             key=lambda row: needed(row.option, row.rates, self.counts, row.option.least, self.finish),
         )
         option = row.option

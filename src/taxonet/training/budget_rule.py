@@ -27,9 +27,8 @@ FEATURES_COST, FINETUNE_COST, FINETUNE_RATE = 5.0, 5.0, 2.5
 SCRATCH_COST, SCRATCH_PICTURES, SCRATCH_POWER = 0.9, 8e6, 0.75
 MARGIN = 0.94  # of what is left is planned for; the deadline needs air, and a pace is never constant
 HEAD_PICTURES = 20_000  # see `training/head.py`
-# Cross-validated regression takes so long for each picture and feature, and as long again at so many classes: measured
-# on two cores at 432 and 2,000 pictures, 6 to 50 classes; one regression without the search is a small part of it.
-FIT_SECONDS, FIT_CLASSES, ONE_FIT = 7e-6, 500, 1 / 15
+# Regressions of the cross-validated search (`training/head.py`), and the steps of each: 12 to 64 at 1,600 pictures.
+FITS, FIT_STEPS = 61, 45
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class Counts:
 class Rates:
     """Seconds of each piece of work, for one network at one size.
 
+    `fit` is one step of logistic regression on the features of all training pictures, over their classes.
     `decode`, `answer`, `feature` and `step` are for one picture: opened once; validated from its file; taken through
     the frozen network; trained on, augmentation and optimiser included. `save` is a checkpoint, `begin` what comes
     once: building, first step. `answer_measured` and `step_measured` say what is not an estimate by multiply-adds.
@@ -57,6 +57,7 @@ class Rates:
     step: float
     save: float
     begin: float
+    fit: float = 0.0
     answer_measured: bool = False
     step_measured: bool = False
 
@@ -128,12 +129,11 @@ def needed(option: Option, rates: Rates, counts: Counts, epochs: int, finish: fl
     """Seconds from here to the end of a run; `finish` are those of the report."""
     pictures = counts.train + counts.val + counts.test
     once = rates.begin + rates.decode * pictures + rates.answer * counts.test + finish
-    fit = option.features * FIT_SECONDS * (1 + counts.classes / FIT_CLASSES)
     if option.kind == "features":
-        return once + (rates.feature + fit) * counts.train + rates.answer * counts.val
+        return once + rates.feature * counts.train + FITS * FIT_STEPS * rates.fit + rates.answer * counts.val
     if option.head_first:
         head = min(counts.train, HEAD_PICTURES)
-        once += (rates.feature + fit * ONE_FIT) * head
+        once += rates.feature * head + FIT_STEPS * rates.fit * head / counts.train
     return once + epochs * (rates.step * counts.train + rates.answer * counts.val + rates.save)
 
 

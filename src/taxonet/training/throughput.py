@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from taxonet.console import Silent
 from taxonet.data import Sample, read_ahead
 from taxonet.errors import DataError
@@ -30,6 +32,7 @@ PHOTOS = 48  # that are opened; a step takes them again where it wants more
 ANSWERED = 16  # photos that are validated, and taken through the frozen network
 STEPS = 3  # the first makes kernels and buffers, and is not counted
 NO_LIMIT = 2**40
+FIT_ROWS = 2_000
 BACKWARD = 3.5  # a training step beside the frozen network's forward pass, until one was measured
 HOPE = 0.85  # estimates are somewhat too good, so that what could win is measured and not believed
 
@@ -54,7 +57,8 @@ def measure(start: Start, recipe: Recipe, split: Split, steps: bool) -> Rates:
         answer = _per_picture(lambda p: list(training.classifier(network).score_each(p)), paths)
         preprocessing, world = training.preprocessing, World()
         feature = _per_picture(lambda p: extract(network, preprocessing, pictures, p, Silent(), world), paths)
-        rates = Rates(decode, answer, feature, BACKWARD * feature, 0.0, began, answer_measured=True)
+        fit = fit_step(len(split.train), network.num_features, len(split.classes))
+        rates = Rates(decode, answer, feature, BACKWARD * feature, 0.0, began, fit, answer_measured=True)
         return _with_steps(rates, training) if steps else rates
 
 
@@ -76,12 +80,27 @@ def estimated(candidate: Candidate, size: int, measured: Sequence[tuple[Candidat
         rates.step * ratio if rates.step_measured else feature * backward,
         rates.save * candidate.sheet.params / known.sheet.params,
         rates.begin,
+        rates.fit * candidate.plain.num_features / known.plain.num_features,
     )
 
 
 def slower(rates: Rates, factor: float) -> Rates:
     """The rates of a network that takes so many times as long."""
     return replace(rates, answer=rates.answer * factor, feature=rates.feature * factor, step=rates.step * factor)
+
+
+def fit_step(pictures: int, features: int, classes: int) -> float:
+    """Seconds of one step of logistic regression: the logits and the gradient, on as many rows as are telling."""
+    rows = min(pictures, FIT_ROWS)
+    rng = np.random.default_rng(0)
+    matrix, weights = rng.standard_normal((rows, features)), rng.standard_normal((features, classes))
+
+    def once() -> object:
+        return matrix.T @ np.tanh(matrix @ weights)
+
+    once()
+    seconds, _ = _timed(lambda: [once() for _ in range(3)])
+    return seconds / 3 * pictures / rows
 
 
 def _timed(work: Callable[[], T]) -> tuple[float, T]:
