@@ -157,8 +157,8 @@ def main() -> None:
             top1, seconds, epochs = alone(fit_ours, arguments.data, run, seed)
             rows.append(said({"seed": seed, "who": "taxonet", "top1": top1, "seconds": seconds, "epochs": epochs}))
             for who, parts in (("timm", timm_parts), ("torchvision", torchvision_parts)):
-                top1, seconds = alone(fit_peer, parts, run, peer_epochs, seed)
-                rows.append(said({"seed": seed, "who": who, "top1": top1, "seconds": seconds, "epochs": peer_epochs}))
+                top1, seconds = alone(fit_peer, parts, run, epochs, seed)
+                rows.append(said({"seed": seed, "who": who, "top1": top1, "seconds": seconds, "epochs": epochs}))
     means = {}
     for who in ("taxonet", "timm", "torchvision"):
         mine = [row for row in rows if row["who"] == who]
