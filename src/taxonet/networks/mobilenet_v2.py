@@ -88,6 +88,4 @@ ALIASES = {
     "mobilenetv2": "mobilenet_v2",
 }
 
-register(
-    "mobilenet_v2", MobileNetV2, VARIANTS, ALIASES, default_classes=lambda row: 10 if row.get("small") else 1000
-)
+register("mobilenet_v2", MobileNetV2, VARIANTS, ALIASES, default_classes=lambda row: 10 if row.get("small") else 1000)

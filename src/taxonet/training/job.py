@@ -32,7 +32,13 @@ from taxonet.processes import World, launch_name
 from taxonet.training.balance import weights_of
 from taxonet.training.checkpoint import KEPT, checkpoints
 from taxonet.training.choose import Facts, choose_recipe, has_stochastic_depth, told
-from taxonet.training.compatibility import channels_of, check_augmentation, check_norm_values, check_size
+from taxonet.training.compatibility import (
+    channels_of,
+    check_augmentation,
+    check_frozen_stages,
+    check_norm_values,
+    check_size,
+)
 from taxonet.training.distillation import Teacher
 from taxonet.training.distributed import check_division, division, same_start
 from taxonet.training.estimate import estimate
@@ -107,6 +113,7 @@ class Job:
         )
         self.recipe, reasons = choose_recipe(recipe, facts, overrides)
         check_norm_values(self.variant, norms, overrides)
+        check_frozen_stages(plain, self.variant, self.recipe.frozen_stages, self.pretrained is not None)
         if self.recipe.image_size != min(preprocessing.output_size):
             preprocessing = preprocessing.with_size(self.recipe.image_size)
         self.preprocessing = preprocessing
