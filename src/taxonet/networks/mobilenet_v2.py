@@ -35,7 +35,7 @@ ROWS = [(t, c, s if i == 0 else 1) for t, c, n, s in TABLE for i in range(n)]
 
 
 class MobileNetV2(Network):
-    """MobileNet v2 of the given `width` multiplier; `small` keeps the map through the stem and the next stage (CIFAR)."""
+    """MobileNet v2 of the given `width` multiplier; `small`: the stem and the next stage keep the map (CIFAR)."""
 
     def __init__(
         self,
