@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from taxonet.information import ModelInfo, draw, info
     from taxonet.networks import list_models
     from taxonet.training import Recipe, TrainedComparison, TrainResult, train, train_and_compare
-    from taxonet.weights.importing import Imported, import_weights
-    from taxonet.weights.models import create_model
+    from taxonet.weights.creation import create_model
+    from taxonet.weights.import_weights import Imported, import_weights
     from taxonet.weights.pulling import Pulled, pull
 
 _HOME = {
@@ -34,7 +34,7 @@ _HOME = {
     "Evaluation": "evaluation",
     "Explanation": "evaluation.explanation",
     "ImageError": "errors",
-    "Imported": "weights.importing",
+    "Imported": "weights.import_weights",
     "ModelInfo": "information",
     "Prediction": "inference",
     "Preprocessing": "images",
@@ -47,11 +47,11 @@ _HOME = {
     "calibrate": "evaluation",
     "check": "checking",
     "compare": "evaluation.comparison",
-    "create_model": "weights.models",
+    "create_model": "weights.creation",
     "draw": "information",
     "evaluate": "evaluation",
     "explain": "evaluation.explanation",
-    "import_weights": "weights.importing",
+    "import_weights": "weights.import_weights",
     "info": "information",
     "list_models": "networks",
     "load": "inference",

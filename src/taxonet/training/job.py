@@ -31,7 +31,12 @@ from taxonet.training.balance import weights_of
 from taxonet.training.budget import REPORT_SECONDS, Budget, Spent, spent
 from taxonet.training.checkpoint import KEPT, checkpoints
 from taxonet.training.choose import choose_recipe, told
-from taxonet.training.compatibility import check_augmentation, check_norm_values, check_size
+from taxonet.training.compatibility import (
+    check_augmentation,
+    check_frozen_stages,
+    check_norm_values,
+    check_size,
+)
 from taxonet.training.deadline import Deadline
 from taxonet.training.distillation import Teacher
 from taxonet.training.distributed import check_division, division, same_start
@@ -100,6 +105,7 @@ class Job:
         check_norm_values(self.variant, norms, overrides)
         if self.budget and not resume:
             reasons |= dict.fromkeys(self.budget.values, f"chosen for the budget of {self.budget.asked}")
+        check_frozen_stages(start.plain, self.variant, self.recipe.frozen_stages, self.pretrained is not None)
         self.preprocessing = preprocessing = start.sized(self.recipe.image_size)
         check_size(start.plain, self.variant, self.channels, preprocessing.output_size)
         check_augmentation(self.recipe.augmentation, preprocessing.output_size)

@@ -280,6 +280,13 @@ def set_training_mode(network: Network, recipe: Recipe) -> None:
     for norm in batch_norms(network):
         norm.momentum = recipe.norm_momentum
         norm.train(recipe.norm_statistics == "train")
+    freeze_stages(network, recipe.frozen_stages)
+
+
+def freeze_stages(network: Network, count: int) -> None:
+    """The first `count` stages keep weights and statistics: no gradient is computed for or through them."""
+    for stage in list(network.body.children())[:count]:
+        stage.eval().requires_grad_(False)
 
 
 def step(training: Training, batch: Batch, steps: int) -> None:

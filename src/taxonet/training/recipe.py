@@ -38,6 +38,7 @@ class Recipe:
     balance_weights: str = field(default="effective", metadata={"choices": ("effective", "inverse")})  # balance = loss
     balance_beta: float = field(default=0.999, metadata=_range(0.0, 0.9999999))  # effective: β
     frozen: bool = False  # fit the classifier on the features of the frozen network and nothing else
+    frozen_stages: int = field(default=0, metadata=_range(0, 1000))  # the first so many stages stay as they came
     head_first: bool = False  # fit the classifier on the frozen network's features before anything else
     norm_statistics: str = field(default="train", metadata={"choices": NORM_STATISTICS})
     norm_momentum: float = field(default=0.1, metadata=_range(0.0, 1.0))
