@@ -17,7 +17,8 @@ from taxonet.images import Preprocessing
 from taxonet.inference.engines.libraries import import_openvino
 from taxonet.inference.engines.onnxruntime_engine import OnnxRuntimeEngine
 from taxonet.inference.engines.openvino_engine import OpenVinoEngine
-from taxonet.weights.bundle import METADATA_KEY, BundleInfo, reading
+from taxonet.weights.bundle import BundleInfo, reading
+from taxonet.weights.bundle_info import METADATA_KEY
 from taxonet.weights.checkpoint_files import sha256_of
 
 AnyPath = str | os.PathLike[str]
