@@ -161,6 +161,7 @@ def test_wrong_wishes_are_sentences(small_bundle, worse, data, tmp_path):
 def test_classifiers_and_any_engine_can_be_compared(small_bundle, data):
     class Constant:
         name = "constant"
+        streams = 1
 
         def run(self, images):
             return np.tile(np.array([[0.0, 1.0, 0.0]], np.float32), (len(images), 1))

@@ -37,7 +37,7 @@ def planted(rng, *labels):
 
 def as_classifier(network, classes=tuple(PATCHES)):
     preprocessing = f"rgb | squash({SIDE}, {SIDE}) | normalize(half)"
-    return Classifier(BundleInfo(network.variant, classes, preprocessing), TorchEngine(network.eval()))
+    return Classifier(BundleInfo(network.variant, classes, preprocessing), TorchEngine(network.eval(), preprocessing))
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_every_kind_of_network_is_explained(name):
     network = create_model(name, num_classes=3, **options).eval()
     size = 64 if "224" in network.default_preprocessing or "256" in network.default_preprocessing else 32
     info = BundleInfo(name, ("a", "b", "c"), f"rgb | squash({size}, {size}) | normalize(half)", options=options)
-    classifier = Classifier(info, TorchEngine(network))
+    classifier = Classifier(info, TorchEngine(network, info.preprocessing))
     photo = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     found = Explainer(classifier, target="b")(photo)
     assert found.map.shape == (size, size)
@@ -230,7 +230,9 @@ def test_grey_networks_are_explained(tmp_path):
     info = BundleInfo(
         network.variant, ("$a_b^", "猫"), "grey | squash(32, 32) | normalize(half)", options={"in_channels": 1}
     )
-    found = explain(Classifier(info, TorchEngine(network)), np.zeros((40, 50), np.uint8), method="occlusion")
+    found = explain(
+        Classifier(info, TorchEngine(network, info.preprocessing)), np.zeros((40, 50), np.uint8), method="occlusion"
+    )
     assert found.pixels.shape == (32, 32, 1)
     write_overlay(tmp_path / "grey.png", found)
 
@@ -262,6 +264,7 @@ def test_what_is_no_photo_is_refused_and_the_others_are_explained(spotter, broke
 def test_an_engine_that_is_not_torch_is_refused(spotter):
     class Other:
         name = "openvino"
+        streams = 2
 
         def run(self, images):
             return np.zeros((len(images), 3), np.float32)

@@ -31,7 +31,7 @@ def photos(tmp_path_factory, paint):
 
 def with_temperature(bundle, temperature):
     info, network = open_model(bundle)
-    return Classifier(dataclasses.replace(info, temperature=temperature), TorchEngine(network))
+    return Classifier(dataclasses.replace(info, temperature=temperature), TorchEngine(network, info.preprocessing))
 
 
 def test_the_answer_of_a_picture(colour_classifier, photos):
@@ -62,7 +62,7 @@ def test_a_model_of_nan_answers_nothing(small_bundle, photos):
     info, network = open_model(small_bundle)
     torch.nn.init.constant_(network.classifier.weight, float("nan"))
     with pytest.raises(BundleError, match="weights are broken"):
-        Classifier(info, TorchEngine(network)).predict(photos[0])
+        Classifier(info, TorchEngine(network, info.preprocessing)).predict(photos[0])
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_four_threads_get_what_one_gets(colour_classifier, photos):
 def test_predicting_leaves_a_network_in_its_mode(small_bundle, photos):
     info, network = open_model(small_bundle)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    classifier = Classifier(info, TorchEngine(network.train()))
+    classifier = Classifier(info, TorchEngine(network.train(), info.preprocessing))
     assert classifier.predict_proba(photos[0]).argmax() == 0  # batch statistics of one picture would tell nothing
     assert network.training
     assert all(value.equal(before[key]) for key, value in network.state_dict().items())
@@ -223,8 +223,8 @@ def test_a_folder_is_no_picture(colour_classifier, tmp_path):
 
 def test_limits_hold(small_bundle, photos, huge_png):
     info, network = open_model(small_bundle)
-    assert "900,000,000 pixels" in Classifier(info, TorchEngine(network)).predict(huge_png)[0].error
-    strict = Classifier(info, TorchEngine(network), limits=Limits(max_bytes=10**6, max_pixels=100))
+    assert "900,000,000 pixels" in Classifier(info, TorchEngine(network, info.preprocessing)).predict(huge_png)[0].error
+    strict = Classifier(info, TorchEngine(network, info.preprocessing), limits=Limits(max_bytes=10**6, max_pixels=100))
     assert "the limit is 100" in strict.predict(photos[0])[0].error
 
 
@@ -246,7 +246,10 @@ def test_predict_takes_files_folders_and_patterns(small_bundle, fill, tmp_path):
 
 
 def test_an_unknown_engine_is_refused_before_anything_is_opened(tmp_path):
-    with pytest.raises(UsageError, match=r"there is no engine 'touch', it must be one of: auto, torch; did you mean"):
+    with pytest.raises(
+        UsageError,
+        match=r"there is no engine 'touch', it must be one of: auto, torch, openvino, onnxruntime; did you mean",
+    ):
         taxonet.load(tmp_path / "gone.safetensors", engine="touch")
 
 
@@ -274,12 +277,14 @@ def test_items_of_several_pictures_keep_their_rows_for_any_batch_size(colour_cla
 
 def test_the_threshold_of_the_bundle_is_obeyed(small_bundle, photos):
     info, network = open_model(small_bundle)
-    plain = Classifier(info, TorchEngine(network)).predict(photos)
+    plain = Classifier(info, TorchEngine(network, info.preprocessing)).predict(photos)
     cut = float(np.median([answer.predictions[0].probability for answer in plain]))
-    answers = Classifier(dataclasses.replace(info, threshold=cut), TorchEngine(network)).predict(photos)
+    answers = Classifier(dataclasses.replace(info, threshold=cut), TorchEngine(network, info.preprocessing)).predict(
+        photos
+    )
     assert [a.abstained for a in answers] == [a.predictions[0].probability < cut for a in plain]
     assert {a.abstained for a in answers} == {True, False}  # the median itself is answered
     assert [a.predictions for a in answers] == [a.predictions for a in plain]
     assert [a.label for a in answers] == [None if a.abstained else a.predictions[0].label for a in answers]
     with pytest.raises(UsageError, match=r"threshold is -0\.1, it must be a probability from 0 to 1"):
-        Classifier(info, TorchEngine(network)).predict(photos, threshold=-0.1)
+        Classifier(info, TorchEngine(network, info.preprocessing)).predict(photos, threshold=-0.1)

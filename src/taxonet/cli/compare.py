@@ -59,7 +59,7 @@ def compare(
     common
         Where the models know different classes: compare on the photos of those that all know, answers among these.
     engine
-        What runs the models: auto or torch.
+        What runs the models: auto (the fastest that agrees with torch, measured once), torch, openvino or onnxruntime.
     runs
         How often single photos are timed, the models in turn; 0 leaves the timing out.
     html

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from taxonet.data.loader import cpu_count
 from taxonet.inference import Classifier
+from taxonet.inference.engines import run_on_all
 
 BATCH = 16
 RUNS = 30  # rounds of single photos; a sixth of that of batches
@@ -79,7 +80,7 @@ def measure_speed(
     The photos are read once before; files come from the system's cache, as a busy service finds them.
     """
     batch = [paths[i % len(paths)] for i in range(BATCH)]
-    pixels = [c.preprocessing.normalized(np.stack([c.preprocessing.pixels(p) for p in batch])) for c in classifiers]
+    pixels = [np.stack([c.preprocessing.pixels(p) for p in batch]) for c in classifiers]
     batches = max(LEAST, runs // 6)
     total = runs + batches + 2 * WARM_UP
     clock = _Clock(total, progress)
@@ -91,13 +92,13 @@ def measure_speed(
     ]
 
 
-def _time(classifier: Classifier, paths: Sequence[Path], prepared: NDArray[np.float32]) -> tuple[float, float]:
+def _time(classifier: Classifier, paths: Sequence[Path], prepared: NDArray[np.uint8]) -> tuple[float, float]:
     """Milliseconds a photo, from files to answers and of the network alone."""
     start = time.perf_counter()
     for _ in classifier.score_each(paths, batch_size=len(paths)):
         pass
     middle = time.perf_counter()
-    classifier.engine.run(prepared)
+    run_on_all(classifier.engine, prepared)
     end = time.perf_counter()
     return 1000 * (middle - start) / len(paths), 1000 * (end - middle) / len(paths)
 

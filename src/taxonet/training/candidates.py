@@ -22,7 +22,8 @@ from taxonet.training.choose import SMALL_SET, Facts, choose_recipe
 from taxonet.training.pictures import Split, counted
 from taxonet.training.recipe import Recipe, given_values
 from taxonet.weights.catalogue import Entry, entries
-from taxonet.weights.networks import find_pretrained, here, takes_size
+from taxonet.weights.finding import here
+from taxonet.weights.networks import find_pretrained, takes_size
 
 TINY = 48  # pixels of the short side up to which pictures are those of CIFAR or MNIST
 # Without weights. The figures are those of the sheets: CIFAR-10 with augmentation for the tiny, else ImageNet.

@@ -310,7 +310,8 @@ class Job:
         )
 
     def _classifier(self, network: Network, temperature: float = 1.0) -> Classifier:
-        return Classifier(self._info({}, temperature), TorchEngine(network))
+        info = self._info({}, temperature)
+        return Classifier(info, TorchEngine(network, info.preprocessing))
 
     def _calibrate(self, network: Network, raw: Evaluation) -> tuple[Calibration, Evaluation]:
         """The temperature that validation gives, and the evaluation with it, cross-fitted: not flattered."""

@@ -157,7 +157,7 @@ def _training(
         val=(),
         key="",
         listener=Silent(),
-        classifier=lambda built: Classifier(info, TorchEngine(built)),
+        classifier=lambda built: Classifier(info, TorchEngine(built, info.preprocessing)),
         teacher=Teacher.open(recipe.teacher, split.classes) if recipe.teacher else None,
     )
 

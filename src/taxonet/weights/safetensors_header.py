@@ -132,9 +132,11 @@ def _check_layout(entries: Mapping[str, TensorEntry], size: int) -> None:
 HOW_TO_IMPORT = (
     "not a bundle; convert it with `taxonet import FILE --as NAME --out BUNDLE`, or train from it with --weights"
 )
+_PT2 = "a zip archive, not a bundle; a pt2 export is for torch.export.load; use the bundle it was made of"
 _KINDS: tuple[tuple[bytes, str], ...] = (  # what a file begins with (a regular expression): what it is
     (rb"PK\x03\x04.{0,500}data\.pkl", f"a PyTorch pickle checkpoint, {HOW_TO_IMPORT}"),
     (rb"\x80[\x02-\x05]", f"a PyTorch pickle checkpoint, {HOW_TO_IMPORT}"),
+    (rb"PK\x03\x04.{0,500}archive_format|PK\x03\x04.{0,120}/data/weights/", _PT2),
     (rb"PK\x03\x04", "a zip archive, not a bundle"),
     (
         rb"\s*<\?xml|\s*<net ",
