@@ -6,7 +6,7 @@ It is a pure function of what was measured. Every option (network, size, recipe)
     worth = the published top-1 of the network
             - 5 points for each halving of the size below the one it was published for
               (MobileNet v1 at 224 and 128 pixels: 70.6 and 64.4 %, its Table 7, that is 7.7; ResNet-50: 77.0 and
-              73.3 %, Touvron et al., NeurIPS 2019, 4.6; fine-tuning on few classes loses less)
+              73.3 %, Touvron et al., NeurIPS 2019, from memory, 4.6; fine-tuning on few classes loses less)
             - what too little training costs, which depends on the recipe:
               features: 5 points, finetune: 5 points x exp(-2.5 x the share of the recipe's own epochs that fits),
               scratch: the published figure x h / (h + pictures seen), where h is what brings half of it: 70,000 for
