@@ -6,10 +6,11 @@ It is a pure function of what was measured. Every option (network, size, recipe)
     worth = the published top-1 of the network
             - 5 points for each halving of the size below the one it was published for
               (MobileNet v1 at 224 and 128 pixels: 70.6 and 64.4 %, its Table 7, that is 7.7; ResNet-50: 77.0 and
-              73.3 %, Touvron et al., NeurIPS 2019, 4.6; fine-tuning on few classes loses less)
+              73.3 %, Touvron et al., NeurIPS 2019, from memory, 4.6; fine-tuning on few classes loses less)
             - what too little training costs, which depends on the recipe:
               features: 5 points, finetune: 5 points x exp(-2.5 x the share of the recipe's own epochs that fits),
-              scratch: 0.9 points x ((8 million / pictures seen)^0.75 - 1), as CIFAR curves run
+              scratch: the published figure x h / (h + pictures seen), where h is what brings half of it: 70,000 for
+              networks of tiny pictures, 500,000 for others, about as CIFAR-10 and ImageNet curves run
 
 A better network on ImageNet is a better one after fine-tuning (Kornblith et al., CVPR 2019), hence the first term. The
 option of the highest worth is taken, of two alike the quicker one.
@@ -24,7 +25,7 @@ from taxonet.training.duration import spoken
 
 POINTS_A_HALVING = 5.0
 FEATURES_COST, FINETUNE_COST, FINETUNE_RATE = 5.0, 5.0, 2.5
-SCRATCH_COST, SCRATCH_PICTURES, SCRATCH_POWER = 0.9, 8e6, 0.75
+HALF_WAY, HALF_WAY_TINY, TINY = 500_000, 70_000, 48  # pictures seen, and pixels
 MARGIN = 0.94  # of what is left is planned for; the deadline needs air, and a pace is never constant
 HEAD_PICTURES = 20_000  # see `training/head.py`
 # Regressions of the cross-validated search (`training/head.py`), and the steps of each: 12 to 64 at 1,600 pictures.
@@ -163,7 +164,8 @@ def worth_of(option: Option, epochs: int, counts: Counts) -> tuple[float, str]:
         short, why = FINETUNE_COST * math.exp(-FINETUNE_RATE * share), f"{epochs} of {option.epochs} epochs"
     else:
         seen = max(1, epochs * counts.train)
-        short = SCRATCH_COST * max(0.0, (SCRATCH_PICTURES / seen) ** SCRATCH_POWER - 1)
+        half = HALF_WAY_TINY if option.native <= TINY else HALF_WAY
+        short = (option.accuracy or 100.0) * half / (half + seen)
         why = f"{seen:,} pictures seen, from fresh weights"
     terms = [f"published {option.accuracy:.1f}"] if option.accuracy else []
     terms += [f"- {small:.1f} ({option.size} pixels, not {option.native})"] if small else []

@@ -30,7 +30,7 @@ TINY = 48  # pixels of the short side up to which pictures are those of CIFAR or
 FRESH_TINY = ("resnet20_cifar", "resnet32_cifar", "densenet_bc_100_12")
 FRESH = ("mobilenet_v3_small", "resnet18", "efficientnet_lite0")
 # An ImageNet network on CIFAR-10 answers more of its easier pictures: figures beside those of FRESH_TINY need so much
-# more (MobileNet v1: 70.6 on ImageNet; fine-tuned on CIFAR-10 above 90 at full size, Kornblith et al., CVPR 2019).
+# more (MobileNet v1: 70.6 on ImageNet; fine-tuned on CIFAR-10 above 90: Kornblith et al., CVPR 2019, from memory).
 TRANSFER_TO_TINY = 21.0
 SMALLEST, STEP, NEAR_NATIVE = 96, 32, 0.93  # sizes: multiples of 32 from 96 to 0.93 of the network's own, and that
 LONGER = 2  # times the recipe's own epochs: more are not worth their time when fine-tuning

@@ -30,7 +30,9 @@ from taxonet.weights.bundle import BundleInfo
 
 PHOTOS = 48  # that are opened; a step takes them again where it wants more
 ANSWERED = 16  # photos that are validated, and taken through the frozen network
-STEPS = 3  # the first makes kernels and buffers, and is not counted
+# Training steps: at least 3, then until the seconds are over. The first makes kernels and buffers, and the later half
+# counts: quick networks take some steps to come into their pace.
+STEPS, MOST_STEPS, STEP_SECONDS = 3, 24, 1.5
 NO_LIMIT = 2**40
 FIT_ROWS, FIT_ITERATIONS = 2_000, 6
 BACKWARD = 3.5  # a training step beside the frozen network's forward pass, until one was measured
@@ -140,7 +142,7 @@ def _training(
     network: object,
 ) -> Training:
     """A run as the recipe has it, on few photos; its labels are those of the run."""
-    wanted = recipe.batch_size * recipe.accumulate * STEPS
+    wanted = recipe.batch_size * recipe.accumulate * MOST_STEPS
     many = [samples[i % len(samples)] for i in range(max(wanted, len(samples)))]
     places = {name: i for i, name in enumerate(split.classes)}
     preprocessing = start.sized(recipe.image_size)
@@ -165,12 +167,16 @@ def _with_steps(rates: Rates, training: Training) -> Rates:
     set_training_mode(training.network, training.recipe)
     computing, pictures = [], 0
     whole, start = 0.0, time.perf_counter()
-    for batch in training.feed.load(0, last=STEPS):
+    loaded = training.feed.load(0, last=MOST_STEPS)
+    for batch in loaded:
         seconds, _ = _timed(lambda batch=batch: step(training, batch, training.steps))  # type: ignore[misc]
         computing.append(seconds)
         pictures += batch.count
         whole = time.perf_counter() - start
-    steady = statistics.mean(computing[1:] or computing)
+        if len(computing) >= STEPS and whole >= STEP_SECONDS:
+            break
+    loaded.close()
+    steady = statistics.mean(computing[max(1, len(computing) // 2) :] or computing)
     reading = (whole - sum(computing)) / len(computing)  # most pictures come before the first step
     saving, _ = _timed(
         lambda: save_checkpoint(training.run, training.position, training.networks, training.optimizer, "")
@@ -179,6 +185,6 @@ def _with_steps(rates: Rates, training: Training) -> Rates:
         rates,
         step=(steady + reading) * len(computing) / pictures,
         save=saving,
-        begin=rates.begin + max(0.0, computing[0] - steady),
+        begin=rates.begin + max(0.0, sum(computing) - steady * len(computing)),
         step_measured=True,
     )
