@@ -1,0 +1,243 @@
+"""From a float graph and labelled photos to an int8 graph whose accuracy was measured, or to the reason why not."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taxonet.console import Listener, Silent
+from taxonet.data import Finding, read_data
+from taxonet.errors import UsageError
+from taxonet.images import DEFAULT_LIMITS, Limits, Preprocessing
+from taxonet.inference.engines.openvino_engine import OpenVinoEngine
+from taxonet.inference.int8 import graph
+from taxonet.inference.int8.figures import Drop, logit_error
+from taxonet.inference.int8.photos import CALIBRATION, Parts, Photos, at_most, divide, read
+from taxonet.inference.int8.search import SETTINGS, Found, Search, Setting, Trial
+from taxonet.inference.int8.silence import import_nncf
+from taxonet.inference.int8.timing import Rate, measure_rates
+from taxonet.weights.bundle import BundleInfo
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+MAX_DROP = 1.0  # percentage points
+BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Int8Report:
+    """What int8 did to a network: its accuracy before and after, and whether it is kept within `max_drop` points.
+
+    `drop` is None where no setting came so far that the measured photos were looked at. `agreement` is the share of all
+    photos, those of the calibration among them, that both networks give the same class; `logit_error` the root mean
+    square of the change of the logits relative to their deviation.
+    """
+
+    max_drop: float
+    kept: bool
+    setting: str | None  # the one that was taken
+    trials: tuple[Trial, ...]
+    drop: Drop | None
+    photos: Mapping[str, int]  # by use: calibration, choosing, measured
+    origin: str
+    seed: int
+    agreement: float | None = None
+    logit_error: float | None = None
+    layers: int = 0
+    float_layers: tuple[str, ...] = ()
+    not_executed: tuple[str, ...] = ()  # int8 in the graph, float on this machine
+    rates: Mapping[str, Rate] = field(default_factory=dict)  # "float", "int8"
+    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "max_drop": self.max_drop,
+            "kept": self.kept,
+            "setting": self.setting,
+            "trials": [trial.as_dict() for trial in self.trials],
+            "drop": self.drop.as_dict() if self.drop else None,
+            "photos": dict(self.photos),
+            "origin": self.origin,
+            "seed": self.seed,
+            "agreement": self.agreement,
+            "logit_error": self.logit_error,
+            "layers": self.layers,
+            "float_layers": list(self.float_layers),
+            "not_executed": list(self.not_executed),
+            "rates": {name: rate.as_dict() for name, rate in self.rates.items()},
+            "notes": list(self.notes),
+            "errors": [{"path": finding.path, "error": finding.reason} for finding in self.findings],
+        }
+
+    def record(self) -> dict[str, Any]:
+        """What the artefact keeps of it."""
+        drop = self.drop.as_dict() if self.drop else None
+        return {
+            "method": "NNCF post-training quantisation",
+            "setting": self.setting,
+            "photos": dict(self.photos),
+            "seed": self.seed,
+            "max_drop": self.max_drop,
+            "drop": drop,
+            "agreement": self.agreement,
+            "float_layers": list(self.float_layers),
+        }
+
+
+def check_max_drop(points: float) -> None:
+    """Refuse a largest drop that is no number of points."""
+    if not -100 <= points <= 100:
+        raise UsageError(f"max_drop is {points}, it must be in percentage points, from -100 to 100")
+
+
+def quantise(
+    model: "ov.Model",
+    info: BundleInfo,
+    data: str | os.PathLike[str],
+    *,
+    max_drop: float = MAX_DROP,
+    count: int = CALIBRATION,
+    seed: int = 0,
+    settings: Sequence[Setting] = SETTINGS,
+    limits: Limits = DEFAULT_LIMITS,
+    listener: Listener | None = None,
+) -> tuple["ov.Model | None", Int8Report]:
+    """Make an int8 graph and measure it; None where no setting keeps the accuracy.
+
+    Args:
+        model: pixels (N, H, W, C) uint8 → logits (N, classes), in float32.
+        info: what the bundle says.
+        data: labelled photos; where they have splits, `train` calibrates and `test` or `val` measures, else a third
+            calibrates and the others measure.
+        max_drop: percentage points of top-1 that may be lost on the measured photos.
+        count: photos that calibrate, at most.
+        seed: of the draw of these.
+        settings: what is tried, in order.
+        limits: of a photo.
+        listener: is told how far it is.
+
+    Raises:
+        UsageError: NNCF is not installed, or `max_drop` is no number of points.
+        DataError: the photos cannot be used.
+    """
+    check_max_drop(max_drop)
+    import_nncf()
+    listener = listener or Silent()
+    preprocessing = Preprocessing.parse(info.preprocessing)
+    parts = divide(read_data(data), info.classes, count, seed)
+    calibration, choosing, measured = _read(parts, info, preprocessing, limits, seed, listener)
+    answer = partial(answers, listener=listener)
+    search = Search(model, calibration.pixels, choosing, measured, answer, info.temperature, max_drop, listener)
+    found = search.run(settings)
+    report = _report(search, found, calibration, parts, info, seed)
+    return found.model, report
+
+
+def _read(
+    parts: Parts, info: BundleInfo, preprocessing: Preprocessing, limits: Limits, seed: int, listener: Listener
+) -> tuple[Photos, Photos, Photos]:
+    def photos(samples: Any, title: str) -> Photos:
+        some = at_most(samples, preprocessing, seed)
+        return read(some, info.classes, preprocessing, limits, listener, title)
+
+    measured = photos(parts.measured, "photos that measure")
+    choosing = photos(parts.choosing, "photos that choose") if parts.separate else measured
+    return photos(parts.calibration, "photos that calibrate"), choosing, measured
+
+
+def answers(model: "ov.Model", pixels: NDArray[np.uint8], listener: Listener) -> NDArray[np.float32]:
+    """Logits (n, classes) of prepared photos, on all cores."""
+    from taxonet.data import read_ahead
+
+    engine = OpenVinoEngine(model)
+    batches = [pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH)]
+    listener.start("answers", len(pixels))
+    parts = []
+    for part in read_ahead(engine.run, batches, workers=engine.streams, ahead=2 * engine.streams):
+        parts.append(part)
+        listener.advance(min(len(pixels), BATCH * len(parts)))
+    listener.finish()
+    return np.concatenate(parts)
+
+
+def _report(
+    search: Search, found: Found, calibration: Photos, parts: Parts, info: BundleInfo, seed: int
+) -> Int8Report:
+    last = found.trials[-1]
+    sets = {"calibration": calibration, "measured": search.measured}
+    if parts.separate:
+        sets["choosing"] = search.choosing
+    known = Int8Report(
+        max_drop=search.max_drop,
+        kept=found.model is not None,
+        setting=last.setting if found.model is not None else None,
+        trials=found.trials,
+        drop=last.measured,
+        photos={name: len(photos) for name, photos in sets.items()},
+        origin=parts.origin,
+        seed=seed,
+        findings=(*parts.findings, *(finding for photos in sets.values() for finding in photos.findings)),
+    )
+    if found.model is None:
+        return known
+    return _described(known, search, found.model, calibration, info)
+
+
+def _described(report: Int8Report, search: Search, model: "ov.Model", calibration: Photos, info: BundleInfo) -> Int8Report:
+    """The report of a network that is kept: agreement on all photos, layers, speed, and what the photos cannot say."""
+    before, after = _on_all(search, search.model, model, calibration)
+    layers = graph.layers(model)
+    run = graph.executed(_runtime(model))
+    engines = [OpenVinoEngine(search.model), OpenVinoEngine(model)]
+    rates = measure_rates(engines, search.measured.pixels[:BATCH])
+    return replace(
+        report,
+        agreement=float((before.argmax(axis=1) == after.argmax(axis=1)).mean()),
+        logit_error=logit_error(before, after),
+        layers=len(layers),
+        float_layers=tuple(layer.name for layer in layers if not layer.int8),
+        not_executed=tuple(layer.name for layer in layers if layer.int8 and run.get(layer.node) not in graph.INTEGER),
+        rates=dict(zip(("float", "int8"), rates, strict=True)),
+        notes=_notes(report),
+    )
+
+
+def _on_all(
+    search: Search, model: "ov.Model", quantised: "ov.Model", calibration: Photos
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The logits of both networks on the photos of every use."""
+    parts = [search.measured.pixels, calibration.pixels]
+    if search.choosing is not search.measured:
+        parts.append(search.choosing.pixels)
+    first, second = ([search.answer(m, part) for part in parts] for m in (model, quantised))
+    return np.concatenate(first), np.concatenate(second)
+
+
+def _runtime(model: "ov.Model") -> "ov.Model":
+    """What this machine's CPU makes of a graph."""
+    from taxonet.inference.engines.libraries import import_openvino
+
+    compiled = import_openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return compiled.get_runtime_model()  # type: ignore[no-any-return]
+
+
+def _notes(report: Int8Report) -> tuple[str, ...]:
+    drop, notes = report.drop, []
+    assert drop is not None
+    if drop.one_photo > report.max_drop >= 0:
+        notes.append(
+            f"one photo of {drop.n} weighs {drop.one_photo:.1f} points, so a single lost answer would have refused int8"
+        )
+    if drop.points_ci[1] > report.max_drop:
+        notes.append(f"{drop.n} photos cannot rule out a loss of {drop.points_ci[1]:.1f} points (95 % interval)")
+    looks = sum(trial.measured is not None for trial in report.trials)
+    if looks > 1:
+        notes.append(f"the measured photos had a part in the choice: {looks} settings were tried on them")
+    return tuple(notes)
