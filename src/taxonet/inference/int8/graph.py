@@ -1,14 +1,15 @@
 """What a quantised graph says of itself: which layers with weights compute in int8, and which stayed float."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import openvino as ov
+from taxonet.inference.engines.libraries import import_openvino
+
+Model: TypeAlias = Any  # an openvino.Model, whose package brings no types
 
 ROUNDING = "FakeQuantize"
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
@@ -47,7 +48,7 @@ class Layer:
     int8: bool
 
 
-def layers(model: "ov.Model") -> tuple[Layer, ...]:
+def layers(model: Model) -> tuple[Layer, ...]:
     """The convolutions and linear layers of a graph in the order of computation."""
     found = []
     for node in model.get_ordered_ops():
@@ -93,7 +94,7 @@ def _name(node: Any) -> str:
     return str(node.get_friendly_name())
 
 
-def executed(runtime: "ov.Model") -> Mapping[str, str]:
+def executed(runtime: Model) -> Mapping[str, str]:
     """The name of a layer's node → the precision in which this machine computes it (`u8`, `i8`, `f32`).
 
     Args:
@@ -112,7 +113,7 @@ def _text(facts: Any, key: str) -> str:
     return str(facts[key].astype(str)) if key in facts else ""
 
 
-def losses(model: "ov.Model", batches: Iterator[NDArray[np.uint8]]) -> dict[str, float]:
+def losses(model: Model, batches: Iterable[NDArray[np.uint8]]) -> dict[str, float]:
     """How much of each layer's input its rounding loses: the squared error relative to the squared values.
 
     Args:
@@ -122,15 +123,14 @@ def losses(model: "ov.Model", batches: Iterator[NDArray[np.uint8]]) -> dict[str,
     Returns:
         The node's name of every int8 layer → its loss; the larger, the more the layer gains by staying float.
     """
-    import openvino as ov
-
+    openvino = import_openvino()
     watched = model.clone()
     points: dict[str, tuple[int, int]] = {}
     for node in watched.get_ordered_ops():
         if node.get_type_name() == ROUNDING and not _is_constant(node.input_value(0).get_node()):
             watched.add_outputs([node.input_value(0), node.output(0)])
             points[node.get_friendly_name()] = (len(watched.outputs) - 2, len(watched.outputs) - 1)
-    compiled = ov.Core().compile_model(watched, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino.Core().compile_model(watched, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     error = dict.fromkeys(points, 0.0)
     energy = dict.fromkeys(points, 0.0)
     for batch in batches:

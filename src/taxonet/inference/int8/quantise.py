@@ -3,30 +3,26 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from taxonet.console import Listener, Silent
-from taxonet.data import Finding, read_data
+from taxonet.data import DataSet, Finding, read_data
 from taxonet.errors import UsageError
 from taxonet.images import DEFAULT_LIMITS, Limits, Preprocessing
+from taxonet.inference.engines.libraries import import_openvino
 from taxonet.inference.engines.openvino_engine import OpenVinoEngine
 from taxonet.inference.int8 import graph
 from taxonet.inference.int8.figures import Drop, logit_error
+from taxonet.inference.int8.graph import Model
 from taxonet.inference.int8.photos import CALIBRATION, Parts, Photos, at_most, divide, read
-from taxonet.inference.int8.search import SETTINGS, Found, Search, Setting, Trial
+from taxonet.inference.int8.search import BATCH, SETTINGS, Found, Search, Setting, Trial, answers
 from taxonet.inference.int8.silence import import_nncf
 from taxonet.inference.int8.timing import Rate, measure_rates
 from taxonet.weights.bundle import BundleInfo
 
-if TYPE_CHECKING:
-    import openvino as ov
-
 MAX_DROP = 1.0  # percentage points
-BATCH = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,17 +94,18 @@ def check_max_drop(points: float) -> None:
 
 
 def quantise(
-    model: "ov.Model",
+    model: Model,
     info: BundleInfo,
-    data: str | os.PathLike[str],
+    data: str | os.PathLike[str] | DataSet,
     *,
     max_drop: float = MAX_DROP,
     count: int = CALIBRATION,
     seed: int = 0,
     settings: Sequence[Setting] = SETTINGS,
     limits: Limits = DEFAULT_LIMITS,
+    timed: bool = True,
     listener: Listener | None = None,
-) -> tuple["ov.Model | None", Int8Report]:
+) -> tuple[Model | None, Int8Report]:
     """Make an int8 graph and measure it; None where no setting keeps the accuracy.
 
     Args:
@@ -121,6 +118,7 @@ def quantise(
         seed: of the draw of these.
         settings: what is tried, in order.
         limits: of a photo.
+        timed: whether the report has the speed before and after, which takes some seconds.
         listener: is told how far it is.
 
     Raises:
@@ -131,13 +129,14 @@ def quantise(
     import_nncf()
     listener = listener or Silent()
     preprocessing = Preprocessing.parse(info.preprocessing)
-    parts = divide(read_data(data), info.classes, count, seed)
+    parts = divide(data if isinstance(data, DataSet) else read_data(data), info.classes, count, seed)
     calibration, choosing, measured = _read(parts, info, preprocessing, limits, seed, listener)
-    answer = partial(answers, listener=listener)
-    search = Search(model, calibration.pixels, choosing, measured, answer, info.temperature, max_drop, listener)
+    search = Search(model, calibration.pixels, choosing, measured, info.temperature, max_drop, listener)
     found = search.run(settings)
-    report = _report(search, found, calibration, parts, info, seed)
-    return found.model, report
+    report = _report(search, found, calibration, parts, seed)
+    if found.model is None or found.engine is None:
+        return None, report
+    return found.model, _described(report, search, found.model, found.engine, calibration, timed)
 
 
 def _read(
@@ -152,32 +151,16 @@ def _read(
     return photos(parts.calibration, "photos that calibrate"), choosing, measured
 
 
-def answers(model: "ov.Model", pixels: NDArray[np.uint8], listener: Listener) -> NDArray[np.float32]:
-    """Logits (n, classes) of prepared photos, on all cores."""
-    from taxonet.data import read_ahead
-
-    engine = OpenVinoEngine(model)
-    batches = [pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH)]
-    listener.start("answers", len(pixels))
-    parts = []
-    for part in read_ahead(engine.run, batches, workers=engine.streams, ahead=2 * engine.streams):
-        parts.append(part)
-        listener.advance(min(len(pixels), BATCH * len(parts)))
-    listener.finish()
-    return np.concatenate(parts)
-
-
-def _report(
-    search: Search, found: Found, calibration: Photos, parts: Parts, info: BundleInfo, seed: int
-) -> Int8Report:
+def _report(search: Search, found: Found, calibration: Photos, parts: Parts, seed: int) -> Int8Report:
     last = found.trials[-1]
     sets = {"calibration": calibration, "measured": search.measured}
     if parts.separate:
         sets["choosing"] = search.choosing
-    known = Int8Report(
+    kept = found.model is not None
+    return Int8Report(
         max_drop=search.max_drop,
-        kept=found.model is not None,
-        setting=last.setting if found.model is not None else None,
+        kept=kept,
+        setting=last.setting if kept else None,
         trials=found.trials,
         drop=last.measured,
         photos={name: len(photos) for name, photos in sets.items()},
@@ -185,18 +168,21 @@ def _report(
         seed=seed,
         findings=(*parts.findings, *(finding for photos in sets.values() for finding in photos.findings)),
     )
-    if found.model is None:
-        return known
-    return _described(known, search, found.model, calibration, info)
 
 
-def _described(report: Int8Report, search: Search, model: "ov.Model", calibration: Photos, info: BundleInfo) -> Int8Report:
+def _described(
+    report: Int8Report, search: Search, model: Model, engine: OpenVinoEngine, calibration: Photos, timed: bool
+) -> Int8Report:
     """The report of a network that is kept: agreement on all photos, layers, speed, and what the photos cannot say."""
-    before, after = _on_all(search, search.model, model, calibration)
+    parts = [search.measured.pixels, calibration.pixels]
+    first = [search.before_measured, answers(search.engine, calibration.pixels, search.listener)]
+    if search.choosing is not search.measured:
+        parts.append(search.choosing.pixels)
+        first.append(search.before)
+    before, after = np.concatenate(first), np.concatenate([answers(engine, part, search.listener) for part in parts])
     layers = graph.layers(model)
     run = graph.executed(_runtime(model))
-    engines = [OpenVinoEngine(search.model), OpenVinoEngine(model)]
-    rates = measure_rates(engines, search.measured.pixels[:BATCH])
+    rates = measure_rates([search.engine, engine], search.measured.pixels[:BATCH]) if timed else []
     return replace(
         report,
         agreement=float((before.argmax(axis=1) == after.argmax(axis=1)).mean()),
@@ -204,28 +190,15 @@ def _described(report: Int8Report, search: Search, model: "ov.Model", calibratio
         layers=len(layers),
         float_layers=tuple(layer.name for layer in layers if not layer.int8),
         not_executed=tuple(layer.name for layer in layers if layer.int8 and run.get(layer.node) not in graph.INTEGER),
-        rates=dict(zip(("float", "int8"), rates, strict=True)),
+        rates=dict(zip(("float", "int8"), rates, strict=timed)),
         notes=_notes(report),
     )
 
 
-def _on_all(
-    search: Search, model: "ov.Model", quantised: "ov.Model", calibration: Photos
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The logits of both networks on the photos of every use."""
-    parts = [search.measured.pixels, calibration.pixels]
-    if search.choosing is not search.measured:
-        parts.append(search.choosing.pixels)
-    first, second = ([search.answer(m, part) for part in parts] for m in (model, quantised))
-    return np.concatenate(first), np.concatenate(second)
-
-
-def _runtime(model: "ov.Model") -> "ov.Model":
+def _runtime(model: Model) -> Model:
     """What this machine's CPU makes of a graph."""
-    from taxonet.inference.engines.libraries import import_openvino
-
     compiled = import_openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return compiled.get_runtime_model()  # type: ignore[no-any-return]
+    return compiled.get_runtime_model()
 
 
 def _notes(report: Int8Report) -> tuple[str, ...]:

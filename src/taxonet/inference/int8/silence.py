@@ -1,20 +1,29 @@
-"""NNCF without its two habits: a sender of usage figures, and messages on stdout."""
+"""NNCF as a guest: it sends nothing, prints nothing on stdout, shows its progress in our bar and has an end."""
 
 import importlib
 import io
 import logging
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TypeVar
 from unittest.mock import patch
 
+from taxonet.console import Listener
 from taxonet.errors import UsageError
 from taxonet.inference.engines.libraries import import_openvino
 
+T = TypeVar("T")
+
+
+class OutOfTimeError(Exception):
+    """NNCF has not finished within the seconds that it was given."""
+
 
 class _NothingSent:
-    """Takes the place of NNCF's sender, where somebody imported NNCF before us."""
+    """Takes the place of NNCF's sender of usage figures, where somebody imported NNCF before us."""
 
     def start_session(self, *_: Any, **__: Any) -> None:
         """Begin nothing."""
@@ -23,23 +32,35 @@ class _NothingSent:
 
 
 @contextmanager
-def quiet_nncf() -> Iterator[Any]:
-    """The module `nncf` for the block, in which it neither sends nor prints.
+def quiet_nncf(listener: Listener, seconds: float = float("inf")) -> Iterator[Any]:
+    """The module `nncf` for the block.
+
+    Args:
+        listener: is shown the outermost of NNCF's progress bars.
+        seconds: after which NNCF is stopped at its next step.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: NNCF is not installed.
+        OutOfTimeError: the seconds are over.
     """
     nncf = import_nncf()
-    decorator = importlib.import_module("nncf.telemetry.decorator")
-    with redirect_stdout(io.StringIO()):  # NNCF's bars
-        logger = logging.getLogger("nncf")
-        level = logger.level
-        logger.setLevel(logging.ERROR)
-        try:
-            with patch.object(decorator, "telemetry", _NothingSent()):
-                yield nncf
-        finally:
-            logger.setLevel(level)
+    state = SimpleNamespace(listener=listener, depth=0, end=time.monotonic() + seconds)
+    decorator, bars = (
+        importlib.import_module(name) for name in ("nncf.telemetry.decorator", "nncf.common.logging.track_progress")
+    )
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with (
+            redirect_stdout(io.StringIO()),
+            patch.object(decorator, "telemetry", _NothingSent()),
+            patch.object(bars, "Progress", lambda *_, **__: _Bar(state)),
+        ):
+            yield nncf
+    finally:
+        logger.setLevel(level)
+        listener.finish()
 
 
 def import_nncf() -> Any:
@@ -50,3 +71,41 @@ def import_nncf() -> Any:
             return importlib.import_module("nncf")
     except ImportError as error:
         raise UsageError("int8 needs NNCF, which is not installed: pip install 'taxonet[int8]'") from error
+
+
+class _Bar:
+    """What NNCF calls of `rich.progress.Progress`."""
+
+    def __init__(self, state: SimpleNamespace) -> None:
+        self.state = state
+        self.title = ""
+
+    def add_task(self, description: str, **_: Any) -> int:
+        self.title = description.removesuffix("...")
+        return 0
+
+    def remove_task(self, task: int) -> None:
+        pass
+
+    def update(self, task: int, **_: Any) -> None:
+        pass
+
+    def __enter__(self) -> "_Bar":
+        self.state.depth += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.state.depth -= 1
+
+    def track(self, sequence: Iterable[T], total: float | None = None, **_: Any) -> Iterator[T]:
+        """The sequence, each item shown and checked against the clock."""
+        outermost = self.state.depth == 1
+        count = int(total) if total is not None else len(sequence)  # type: ignore[arg-type]
+        if outermost:
+            self.state.listener.start(f"NNCF: {self.title.lower()}", count)
+        for done, item in enumerate(sequence, start=1):
+            if time.monotonic() > self.state.end:
+                raise OutOfTimeError
+            yield item
+            if outermost:
+                self.state.listener.advance(done)
