@@ -48,8 +48,17 @@ class Int8Report:
     float_layers: tuple[str, ...] = ()
     not_executed: tuple[str, ...] = ()  # int8 in the graph, float on this machine
     rates: Mapping[str, Rate] = field(default_factory=dict)  # "float", "int8"
+    sizes: Mapping[str, int] = field(default_factory=dict)  # bytes of the files, "float", "int8"
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def problem(self) -> str | None:
+        """Why there is no int8 network, None where it is kept."""
+        if self.kept:
+            return None
+        tried = "; ".join(f"{trial.setting}: {trial.problem}" for trial in self.trials)
+        return f"int8 does not keep the accuracy, so nothing was written; tried were {tried}"
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -68,6 +77,7 @@ class Int8Report:
             "float_layers": list(self.float_layers),
             "not_executed": list(self.not_executed),
             "rates": {name: rate.as_dict() for name, rate in self.rates.items()},
+            "sizes": dict(self.sizes),
             "notes": list(self.notes),
             "errors": [{"path": finding.path, "error": finding.reason} for finding in self.findings],
         }
