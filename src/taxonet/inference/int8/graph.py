@@ -11,6 +11,7 @@ from taxonet.inference.engines.libraries import import_openvino
 
 Model: TypeAlias = Any  # an openvino.Model, whose package brings no types
 
+TINY = 1e-12  # the squares of a channel that is always 0
 ROUNDING = "FakeQuantize"
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
 # what moves values without changing them: a rounding before it holds after it
@@ -114,7 +115,8 @@ def _text(facts: Any, key: str) -> str:
 
 
 def losses(model: Model, batches: Iterable[NDArray[np.uint8]]) -> dict[str, float]:
-    """How much of each layer's input its rounding loses: the squared error relative to the squared values.
+    """How much of each int8 layer's input its rounding loses: the squared error of a channel relative to its squares,
+    at most 1, in the mean over channels, so that one large channel does not hide that the small ones are gone.
 
     Args:
         model: a quantised graph.
@@ -123,24 +125,28 @@ def losses(model: Model, batches: Iterable[NDArray[np.uint8]]) -> dict[str, floa
     Returns:
         The node's name of every int8 layer → its loss; the larger, the more the layer gains by staying float.
     """
-    openvino = import_openvino()
     watched = model.clone()
-    points: dict[str, tuple[int, int]] = {}
+    points: dict[str, int] = {}  # a rounding → the place of what goes into it among the outputs; what comes out is next
     for node in watched.get_ordered_ops():
         if node.get_type_name() == ROUNDING and not _is_constant(node.input_value(0).get_node()):
+            points[node.get_friendly_name()] = len(watched.outputs)
             watched.add_outputs([node.input_value(0), node.output(0)])
-            points[node.get_friendly_name()] = (len(watched.outputs) - 2, len(watched.outputs) - 1)
-    compiled = openvino.Core().compile_model(watched, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    error = dict.fromkeys(points, 0.0)
-    energy = dict.fromkeys(points, 0.0)
+    compiled = import_openvino().Core().compile_model(watched, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    sums: dict[str, NDArray[np.float64]] = {}
     for batch in batches:
         values = compiled(batch)
-        for name, (before, after) in points.items():
-            error[name] += float(np.square(values[after] - values[before], dtype=np.float64).sum())
-            energy[name] += float(np.square(values[before], dtype=np.float64).sum())
-    share = {name: error[name] / max(energy[name], 1e-30) for name in points}
+        for name, place in points.items():
+            sums[name] = sums.get(name, 0.0) + _squares(values[place], values[place + 1])
+    share = {name: float(np.minimum(1, error / np.maximum(own, TINY)).mean()) for name, (error, own) in sums.items()}
     lost = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() in WEIGHTED and (rounded := roundings(node)):
             lost[node.get_friendly_name()] = max(share.get(r.get_friendly_name(), 0.0) for r in rounded)
     return lost
+
+
+def _squares(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The squared error and the squared values of each channel of maps (N, C, …): (2, C)."""
+    rest = tuple(axis for axis in range(before.ndim) if axis != 1)
+    error = np.square(after - before, dtype=np.float64)
+    return np.stack([error.sum(axis=rest), np.square(before, dtype=np.float64).sum(axis=rest)])
