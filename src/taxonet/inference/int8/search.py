@@ -192,10 +192,10 @@ class Search:
         )
 
     def _sensitive(self, model: Model) -> tuple[str, ...]:
-        """The nodes whose input loses most when it is rounded."""
-        lost = graph.losses(model, _one_by_one(self.calibration.pixels[:LOOK]))
+        """The nodes of the layers whose output suffers most from rounding, and of what feeds them."""
+        lost = graph.losses(self.model, model, _one_by_one(self.calibration.pixels[:LOOK]))
         worst = sorted(lost, key=lambda name: -lost[name])
-        return tuple(worst[: max(1, round(SENSITIVE * len(worst)))])
+        return graph.with_feeders(self.model, worst[: max(1, round(SENSITIVE * len(worst)))])
 
 
 def answers(engine: Engine, pixels: NDArray[np.uint8], listener: Listener) -> Logits:
