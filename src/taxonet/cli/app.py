@@ -68,7 +68,7 @@ def _run(arguments: Sequence[str]) -> int:
     words = list(arguments)
     debug = "--debug" in words
     _speak_up(any(word in VERBOSE for word in words))
-    words = [word for word in words if word not in ("--debug", *VERBOSE)]
+    words = ["@-" if word == "-" else word for word in words if word not in ("--debug", *VERBOSE)]  # stdin
     _print_whatever_comes()
     try:
         status = app(words, exit_on_error=False, print_error=False)
