@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from taxonet.evaluation.comparison import Comparison, compare
     from taxonet.evaluation.explanation import Explanation, explain
     from taxonet.images import Preprocessing
-    from taxonet.inference import Classifier, Prediction, load, predict
+    from taxonet.inference import Classifier, PredictedFiles, Prediction, load, predict, predict_files
     from taxonet.inference.export import Export, export
     from taxonet.information import ModelInfo, draw, info
     from taxonet.networks import list_models
     from taxonet.training import Recipe, TrainedComparison, TrainResult, train, train_and_compare
-    from taxonet.weights.importing import Imported, import_weights
-    from taxonet.weights.models import create_model
+    from taxonet.weights.creation import create_model
+    from taxonet.weights.import_weights import Imported, import_weights
     from taxonet.weights.pulling import Pulled, pull
 
 _HOME = {
@@ -36,8 +36,9 @@ _HOME = {
     "Explanation": "evaluation.explanation",
     "Export": "inference.export",
     "ImageError": "errors",
-    "Imported": "weights.importing",
+    "Imported": "weights.import_weights",
     "ModelInfo": "information",
+    "PredictedFiles": "inference",
     "Prediction": "inference",
     "Preprocessing": "images",
     "Pulled": "weights.pulling",
@@ -49,16 +50,17 @@ _HOME = {
     "calibrate": "evaluation",
     "check": "checking",
     "compare": "evaluation.comparison",
-    "create_model": "weights.models",
+    "create_model": "weights.creation",
     "draw": "information",
     "evaluate": "evaluation",
     "explain": "evaluation.explanation",
     "export": "inference.export",
-    "import_weights": "weights.importing",
+    "import_weights": "weights.import_weights",
     "info": "information",
     "list_models": "networks",
     "load": "inference",
     "predict": "inference",
+    "predict_files": "inference",
     "pull": "weights.pulling",
     "train": "training",
     "train_and_compare": "training",
@@ -78,6 +80,7 @@ __all__ = [
     "ImageError",
     "Imported",
     "ModelInfo",
+    "PredictedFiles",
     "Prediction",
     "Preprocessing",
     "Pulled",
@@ -100,6 +103,7 @@ __all__ = [
     "list_models",
     "load",
     "predict",
+    "predict_files",
     "pull",
     "train",
     "train_and_compare",

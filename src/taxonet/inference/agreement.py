@@ -53,11 +53,12 @@ class Agreement:
 def compare_logits(reference: NDArray[np.float32], found: NDArray[np.float32], bound: float = BOUND) -> Agreement:
     """The agreement of two engines' logits (N, classes) on the same pictures; NaN agrees with nothing."""
     largest = float(np.abs(reference).max())
+    allowed = bound * largest
     difference = float(np.nan_to_num(np.abs(reference - found), nan=np.inf, posinf=np.inf).max())
     other = reference.argmax(axis=1) != found.argmax(axis=1)
     best = np.sort(reference, axis=1)[:, -2:]
-    tied = other & (best[:, -1] - best[:, 0] <= 2 * difference)
-    return Agreement(len(reference), difference, largest, bound * largest, int(other.sum()), int(tied.sum()))
+    tied = other & (best[:, -1] - best[:, 0] <= 2 * min(difference, allowed))
+    return Agreement(len(reference), difference, largest, allowed, int(other.sum()), int(tied.sum()))
 
 
 def prepared(preprocessing: Preprocessing, photos: Iterable[Path] | None = None) -> NDArray[np.uint8]:
