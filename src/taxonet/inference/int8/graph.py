@@ -81,11 +81,13 @@ def with_feeders(model: Model, names: Iterable[str]) -> tuple[str, ...]:
     which would be rounded by themselves and lose there what the layer is to keep."""
     nodes, found = {node.get_friendly_name(): node for node in model.get_ordered_ops()}, dict.fromkeys(names)
     for name in tuple(found):
-        inputs = [nodes[name].input_value(0)]
-        while len(inputs) == 1 and inputs[0].get_node().get_type_name() not in (*WEIGHTED, "Parameter"):
-            source = inputs[0].get_node()
-            found[str(source.get_friendly_name())] = None
+        source = nodes[name].input_value(0).get_node()
+        while source.get_type_name() not in (*WEIGHTED, "Parameter"):
             inputs = [value for value in source.input_values() if not _is_constant(value.get_node())]
+            if len(inputs) != 1:  # what is joined here has other users, whose rounding NNCF then places badly
+                break
+            found[str(source.get_friendly_name())] = None
+            source = inputs[0].get_node()
     return tuple(found)
 
 
