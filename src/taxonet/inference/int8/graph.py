@@ -81,11 +81,13 @@ def with_feeders(model: Model, names: Iterable[str]) -> tuple[str, ...]:
     which would be rounded by themselves and lose there what the layer is to keep."""
     nodes, found = {node.get_friendly_name(): node for node in model.get_ordered_ops()}, dict.fromkeys(names)
     for name in tuple(found):
-        inputs = [nodes[name].input_value(0)]
-        while len(inputs) == 1 and inputs[0].get_node().get_type_name() not in (*WEIGHTED, "Parameter"):
-            source = inputs[0].get_node()
-            found[str(source.get_friendly_name())] = None
+        source = nodes[name].input_value(0).get_node()
+        while source.get_type_name() not in (*WEIGHTED, "Parameter"):
             inputs = [value for value in source.input_values() if not _is_constant(value.get_node())]
+            if len(inputs) != 1:  # what is joined here has other users, whose rounding NNCF then places badly
+                break
+            found[str(source.get_friendly_name())] = None
+            source = inputs[0].get_node()
     return tuple(found)
 
 
@@ -143,23 +145,32 @@ def losses(model: Model, quantised: Model, batches: Iterable[NDArray[np.uint8]])
     names, sources, alone = _cut(quantised.clone())
     watched = model.clone()
     nodes = {node.get_friendly_name(): node for node in watched.get_ordered_ops()}
-    places = [(name, port) for name, port in sources if name in nodes]
-    if places != sources or not all(name in nodes for name in names):
+    points = [*sources, *((name, 0) for name in names)]
+    if not all(name in nodes for name, _ in points):
         return {}  # NNCF has renamed what it found
-    before = len(watched.outputs)
-    watched.add_outputs([nodes[name].output(port) for name, port in sources])
-    watched.add_outputs([nodes[name].output(0) for name in names])
-    float_network, layers_alone = (core.compile_model(graph, "CPU", config) for graph in (watched, alone))
+    watched.add_outputs([nodes[name].output(port) for name, port in points])
+    place = {_point(result.input_value(0)): i for i, result in enumerate(watched.get_results())}  # each point once
+    requests = [core.compile_model(graph, "CPU", config).create_infer_request() for graph in (watched, alone)]
     error, own = np.zeros(len(names)), np.zeros(len(names))
     for batch in batches:
-        values = float_network(batch)
-        inputs = [values[before + i] for i in range(len(sources))]
-        found = layers_alone(inputs)
-        for i in range(len(names)):
-            expected = values[before + len(sources) + i]
+        values = _outputs(requests[0], [batch])
+        found = _outputs(requests[1], [values[place[source]] for source in sources])
+        for i, name in enumerate(names):
+            expected = values[place[name, 0]]
             error[i] += np.square(found[i] - expected, dtype=np.float64).sum()
             own[i] += np.square(expected, dtype=np.float64).sum()
     return dict(zip(names, (error / np.maximum(own, TINY)).tolist(), strict=True))
+
+
+def _point(value: Any) -> tuple[str, int]:
+    """A node's name and which of its outputs a value is."""
+    return str(value.get_node().get_friendly_name()), int(value.get_index())
+
+
+def _outputs(request: Any, inputs: list[NDArray[Any]]) -> list[NDArray[np.float32]]:
+    """All outputs of a graph by their place."""
+    request.infer(inputs)
+    return [np.array(request.get_output_tensor(i).data) for i in range(len(request.model_outputs))]
 
 
 def _cut(quantised: Model) -> tuple[list[str], list[tuple[str, int]], Model]:
@@ -171,7 +182,7 @@ def _cut(quantised: Model) -> tuple[list[str], list[tuple[str, int]], Model]:
     sources, parameters = [], []
     for rounding in inner.values():
         source = rounding.input_value(0)
-        sources.append((str(source.get_node().get_friendly_name()), int(source.get_index())))
+        sources.append(_point(source))
         parameters.append(openvino.op.Parameter(source.get_element_type(), source.get_partial_shape()))
     for rounding, parameter in zip(inner.values(), parameters, strict=True):
         rounding.input(0).replace_source_output(parameter.output(0))
