@@ -1,0 +1,192 @@
+"""Contenders side by side: each in a process of its own, in turn, round after round.
+
+Every contender is loaded and warm before anything counts, then tries its settings on a few photos. In each round every
+contender answers all photos once, in an order that moves on by one, so that whatever else the machine does hits all
+alike. `--lock FILE` holds a lock on FILE (flock) while something is timed, for machines that are shared by agreement.
+"""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import get_all_start_methods, get_context, set_start_method
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from peers import CONTENDERS, cores
+
+from networks import Files
+
+TRIAL = 48  # photos on which settings are tried
+OPENING = 900.0  # seconds that loading and compiling may take
+
+
+@dataclass
+class Result:
+    """What one contender did."""
+
+    setting: dict[str, Any] = field(default_factory=dict)
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    peak_mb: float = 0.0
+    missing: str | None = None  # why there is no measurement
+
+    def rates(self, photos: int) -> list[float]:
+        return [photos / seconds for seconds in self.seconds]
+
+
+@contextlib.contextmanager
+def alone(lock: Path | None, shared: bool = False) -> Iterator[None]:
+    """Nobody else who keeps to the same lock computes meanwhile; `shared`, nobody else is timed meanwhile."""
+    if lock is None:
+        yield
+        return
+    import fcntl
+
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+
+
+class Runner:
+    """A contender in its own process."""
+
+    def __init__(self, name: str, files: Files, photos: list[Path]) -> None:
+        context = get_context("spawn")
+        self.name, self.result = name, Result()
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, name, files, photos))
+        self.process.start()
+        theirs.close()
+
+    def ask(self, *request: Any) -> Any:
+        """The answer, or None (and the reason in the result) when the process failed."""
+        if self.result.missing:
+            return None
+        try:
+            self.pipe.send(request)
+            answer = self.pipe.recv()
+        except (EOFError, OSError):
+            answer = RuntimeError("its process ended")
+        if isinstance(answer, Exception):
+            self.result.missing = f"{type(answer).__name__}: {answer}".splitlines()[0][:200]
+            return None
+        return answer
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.pipe.send(("end",))
+        self.process.join(10)
+        if self.process.is_alive():
+            self.process.kill()
+
+
+def serve(pipe: Connection, name: str, files: Files, photos: list[Path]) -> None:
+    """Answer requests until the end: ("open",), ("trial", setting, count), ("run", setting)."""
+    contender: Any = None
+    if "fork" in get_all_start_methods():
+        set_start_method("fork", force=True)  # workers of a loader start as they do in a plain script
+    while (request := pipe.recv())[0] != "end":
+        try:
+            if request[0] == "open":
+                contender = CONTENDERS[name](files, photos)
+                pipe.send(contender.SETTINGS)
+                continue
+            part = photos[: request[2]] if request[0] == "trial" else photos
+            start = time.perf_counter()
+            labels = contender.run(part, **request[1])
+            pipe.send((time.perf_counter() - start, list(labels), peak_mb()))
+        except Exception as error:
+            pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+def peak_mb() -> float:
+    """Of this process and the largest of its workers, in MB."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(resource.getrusage(kind).ru_maxrss for kind in kinds) / 1024
+
+
+def race(
+    names: Sequence[str], files: Files, photos: list[Path], rounds: int, lock: Path | None, say: Any
+) -> dict[str, Result]:
+    """Results by contender; one that cannot take part has the reason."""
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # each sets its own number of threads
+        os.environ.pop(variable, None)
+    runners = []
+    try:
+        for name in names:
+            say(f"{files.network}: {name} loads")
+            runners.append(Runner(name, files, photos))
+            open_and_tune(runners[-1], min(TRIAL, len(photos)), lock)
+        for turn in range(rounds):
+            say(f"{files.network}: round {turn + 1} of {rounds}")
+            first = turn % len(runners)
+            with alone(lock):
+                for runner in runners[first:] + runners[:first]:
+                    measure(runner)
+    finally:
+        for runner in runners:
+            runner.close()
+    return {runner.name: runner.result for runner in runners}
+
+
+def open_and_tune(runner: Runner, count: int, lock: Path | None) -> None:
+    """Load, then try each setting warm and keep the fastest."""
+    with alone(lock, shared=True):
+        settings = runner.ask("open") or []
+    for setting in settings:
+        with alone(lock):
+            runner.ask("trial", setting, min(16, count))
+            answer = runner.ask("trial", setting, count)
+        if answer:
+            runner.result.trials.append({**setting, "rate": count / answer[0]})
+    if runner.result.trials:
+        best = max(runner.result.trials, key=lambda trial: trial["rate"])
+        runner.result.setting = {key: value for key, value in best.items() if key != "rate"}
+
+
+def measure(runner: Runner) -> None:
+    answer = runner.ask("run", runner.result.setting)
+    if answer:
+        seconds, runner.result.labels, runner.result.peak_mb = answer
+        runner.result.seconds.append(seconds)
+
+
+def ratio(ours: Result, theirs: Result) -> float:
+    """How many times as fast as theirs ours is: the median over the rounds."""
+    return statistics.median(other / own for own, other in zip(ours.seconds, theirs.seconds, strict=True))
+
+
+def agreement(ours: Result, theirs: Result) -> float | None:
+    """The share of photos with the same label; None for what gives none."""
+    if not ours.labels or not theirs.labels:
+        return None
+    same = [own == other for own, other in zip(ours.labels, theirs.labels, strict=True)]
+    return sum(same) / len(same)
+
+
+def machine() -> dict[str, Any]:
+    """Where the figures come from."""
+    cpu = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
+    packages = ("taxonet", "torch", "openvino", "onnxruntime", "timm", "torchvision", "transformers", "pillow")
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": cores(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
