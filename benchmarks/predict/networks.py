@@ -43,6 +43,11 @@ class Files:
         return f"{self.folder}/timm/model.onnx"
 
     @property
+    def openvino(self) -> str:
+        """Taxonet's export."""
+        return f"{self.folder}/export.xml"
+
+    @property
     def int8(self) -> str:
         return f"{self.folder}/int8.xml"
 

@@ -1,4 +1,4 @@
-"""The contenders of the benchmarks of prediction: Taxonet and what a user would pick instead, each at its best.
+"""The contenders of the benchmarks of prediction: what a user would pick instead of Taxonet, each at its best.
 
 Each class loads a network in its constructor and answers `run(photos, **setting)` with the index of the likeliest class
 of every photo, in order. `SETTINGS` are tried on a few photos before anything counts, and the fastest is measured.
@@ -7,7 +7,7 @@ All peers but `transformers`' own reading use Pillow with a full decode, as thei
 
 timm          the loop of its `inference.py`: create_loader with its prefetcher, eager, channels-last; 0 or 2 workers
 transformers  `pipeline("image-classification")` on the same network (TimmWrapper), with batches; 0 or 2 workers
-compile       DataLoader with torchvision's transforms, `torch.compile` with freezing (compiling is not timed),
+torch.compile  DataLoader with torchvision's transforms, `torch.compile` with freezing (compiling is not timed),
               channels-last, batches of 16 of a fixed shape; 0 or 2 workers
 onnxruntime   the ONNX file of timm's network; photos decoded in the loop or by a pool of threads, one batch in the
               session while the next is decoded; or as many threads as cores, each of which decodes and runs
@@ -15,60 +15,35 @@ openvino      the same file, THROUGHPUT hint, AsyncInferQueue, scale and layout 
               photos decoded in the loop or by a pool of threads
 """
 
+import functools
 import importlib.util
 import itertools
 import os
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
+from contender import BATCH, Contender, Labels, batches, cores, settings
+from ours import LIMITS, OURS, OursInt8, OursOpenVino
 from PIL import Image
 
 from networks import TIMM, Files
 
-BATCH = 16
 TORCHVISION = ("timm", "torchvision")
+EXPORTED = (*TORCHVISION, "onnx", "onnxscript")  # the ONNX file is made from timm's network
 PIP = (
-    "pip install --no-deps --target PEERS timm==1.0.31 'torchvision==0.28.*' transformers==5.24.0 tokenizers regex; "
-    "then put PEERS on PYTHONPATH"
+    "`pip install 'taxonet[onnx]'` and `pip install --no-deps --target PEERS timm==1.0.31 'torchvision==0.28.*' "
+    "transformers==5.24.0 tokenizers regex`, then PYTHONPATH=PEERS,"
 )
-Labels = Sequence[int]
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def without_compiled_torchvision() -> None:
     """Let torchvision's transforms be imported where its compiled operators, which they do not use, do not load."""
     sys.modules["torchvision._meta_registrations"] = types.ModuleType("torchvision._meta_registrations")
-
-
-def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def settings(**choices: Sequence[Any]) -> list[dict[str, Any]]:
-    """Every combination."""
-    return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
-
-
-class Contender:
-    """What all have: a name for the table, the packages they need, the settings to try."""
-
-    NAME: ClassVar[str]
-    NEEDS: ClassVar[tuple[str, ...]] = ()
-    SETTINGS: ClassVar[list[dict[str, Any]]] = [{}]
-
-    def __init__(self, files: Files, photos: list[Path]) -> None:
-        self.files, self.photos = files, photos
-
-    def run(self, photos: list[Path]) -> Labels:
-        raise NotImplementedError
 
 
 # --- peers on torch ----------------------------------------------------------------------------------------
@@ -130,6 +105,20 @@ class Timm(Contender):
                 labels += output.softmax(-1).topk(1)[1][:, 0].tolist()
         return labels
 
+    @functools.cached_property
+    def transform(self) -> Any:
+        from timm.data import create_transform
+
+        mean, std = self.files.stats
+        return create_transform((3, 224, 224), interpolation="bicubic", crop_pct=0.875, mean=mean, std=std)
+
+    def one(self, photo: Path) -> int:
+        import torch
+
+        with torch.inference_mode(), Image.open(photo) as image:
+            batch = self.transform(image.convert("RGB"))[None]
+            return int(self.network(batch.contiguous(memory_format=torch.channels_last)).argmax())
+
 
 class Transformers(Contender):
     NAME, NEEDS = "transformers", ("transformers", "tokenizers", "regex", *TORCHVISION)
@@ -163,22 +152,32 @@ class Compiled(Contender):
         super().__init__(files, photos)
         import torch
         import torch._inductor.config as inductor
-        from torchvision import transforms
 
         inductor.freezing = True
         self.network = torch.compile(timm_network(files))
+        from torchvision import transforms
+
         bicubic = transforms.InterpolationMode.BICUBIC
         steps = [transforms.Resize(256, bicubic), transforms.CenterCrop(224), transforms.ToTensor()]
         self.transform = transforms.Compose([*steps, transforms.Normalize(*files.stats)])
+        self.loaders: dict[tuple[int, int], Any] = {}
         self.run(photos[:BATCH], 0)  # compiles
+
+    def loader(self, photos: list[Path], workers: int) -> Any:
+        from torch.utils.data import DataLoader
+
+        key = (len(photos), workers)
+        if key not in self.loaders:
+            read = Read(photos, self.transform)
+            self.loaders[key] = DataLoader(read, BATCH, num_workers=workers, persistent_workers=workers > 0)
+        return self.loaders[key]
 
     def run(self, photos: list[Path], workers: int) -> Labels:
         import torch
-        from torch.utils.data import DataLoader
 
         labels: list[int] = []
         with torch.inference_mode():
-            for images in DataLoader(Read(photos, self.transform), BATCH, num_workers=workers):
+            for images in self.loader(photos, workers):
                 missing = BATCH - len(images)  # another shape would be compiled again
                 whole = torch.cat([images, images.new_zeros(missing, *images.shape[1:])]) if missing else images
                 output = self.network(whole.contiguous(memory_format=torch.channels_last))
@@ -215,7 +214,7 @@ def pillow_pixels(path: Path) -> np.ndarray:
 
 
 class OnnxRuntime(Contender):
-    NAME, NEEDS = "onnxruntime", ("onnxruntime",)
+    NAME, NEEDS = "onnxruntime", ("onnxruntime", *EXPORTED)
     SETTINGS = (
         settings(form=("loop", "pool"), threads=(cores(),), batch=(1, BATCH))
         + settings(form=("pool",), threads=(1,), batch=(BATCH,))
@@ -258,15 +257,17 @@ class OnnxRuntime(Contender):
                 label for part in parts for label in self.answer(threads, list(itertools.islice(images, len(part))))
             ]
 
+    def one(self, photo: Path) -> int:
+        return self.answer(cores(), [self.read(photo)])[0]
+
 
 class OpenVino(Contender):
-    NAME, NEEDS = "openvino", ("openvino",)
+    NAME, NEEDS = "openvino", ("openvino", *EXPORTED)
     SETTINGS = settings(form=("loop", "pool"), batch=(1, 8))
-    HINT = "THROUGHPUT"
 
     def __init__(self, files: Files, photos: list[Path]) -> None:
         super().__init__(files, photos)
-        self.compiled = {batch: compiled_openvino(files, batch, self.HINT) for batch in (1, 8)}
+        self.compiled = {batch: compiled_openvino(files, batch, "THROUGHPUT") for batch in (1, 8)}
 
     def run(self, photos: list[Path], form: str, batch: int) -> Labels:
         from openvino import AsyncInferQueue
@@ -290,6 +291,20 @@ class OpenVino(Contender):
         return labels.tolist()
 
 
+class OpenVinoLatency(Contender):
+    """The LATENCY hint: one stream on all cores."""
+
+    NAME, NEEDS = "openvino latency", ("openvino", *EXPORTED)
+
+    def __init__(self, files: Files, photos: list[Path]) -> None:
+        super().__init__(files, photos)
+        self.request = compiled_openvino(files, 1, "LATENCY").create_infer_request()
+
+    def one(self, photo: Path) -> int:
+        (logits,) = self.request.infer([pillow_pixels(photo)[None]], share_inputs=True).values()
+        return int(logits.argmax())
+
+
 def compiled_openvino(files: Files, batch: int, hint: str) -> Any:
     """The ONNX file for (batch, 224, 224, 3) uint8 pixels, scale and layout in the graph, float32."""
     from taxonet.inference.engines.libraries import import_openvino
@@ -309,102 +324,19 @@ def compiled_openvino(files: Files, batch: int, hint: str) -> Any:
     return core.compile_model(model, "CPU", {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": "f32"})
 
 
-# --- Taxonet and the machine's limits ----------------------------------------------------------------------
-
-
-class Ours(Contender):
-    ENGINE = "openvino"
-
-    def __init__(self, files: Files, photos: list[Path]) -> None:
-        super().__init__(files, photos)
-        import taxonet
-
-        self.classifier = taxonet.load(self.model(), engine=self.ENGINE)
-
-    def model(self) -> str:
-        return self.files.bundle
-
-    def run(self, photos: list[Path]) -> Labels:
-        answers = self.classifier.predict_each(photos, top=1)
-        return [answer.predictions[0].index if answer.predictions else -1 for answer in answers]
-
-
-class OursOpenVino(Ours):
-    NAME, NEEDS = "taxonet", ("openvino",)
-
-
-class OursTorch(Ours):
-    NAME, ENGINE = "taxonet torch", "torch"
-
-
-class OursOnnxRuntime(Ours):
-    NAME, NEEDS, ENGINE = "taxonet onnx", ("onnxruntime",), "onnxruntime"
-
-
-class OursInt8(Ours):
-    NAME, NEEDS, ENGINE = "taxonet int8", ("openvino",), "auto"
-
-    def model(self) -> str:
-        if not Path(self.files.int8).is_file():
-            raise FileNotFoundError(f"there is no {self.files.int8}; `--int8` makes it")
-        return self.files.int8
-
-
-class DecodeOnly(Ours):
-    """Our reading, decoding and resizing on every core, nothing else."""
-
-    NAME, NEEDS = "decode only", ()
-
-    def __init__(self, files: Files, photos: list[Path]) -> None:
-        Contender.__init__(self, files, photos)
-        from taxonet.images import Preprocessing
-        from taxonet.weights.bundle import read_info
-
-        self.steps = Preprocessing.parse(read_info(files.bundle).preprocessing)
-
-    def read(self, photos: list[Path]) -> None:
-        for path in photos:
-            self.steps.pixels(path)
-
-    def run(self, photos: list[Path]) -> Labels:
-        with ThreadPoolExecutor(cores()) as pool:
-            list(pool.map(self.read, [photos[core :: cores()] for core in range(cores())]))
-        return []
-
-
-class NetworkOnly(Ours):
-    """Our engine on every stream at once, on pixels that are ready."""
-
-    NAME, NEEDS = "network only", ("openvino",)
-    SETTINGS = settings(batch=(1, 8, 16))
-
-    def __init__(self, files: Files, photos: list[Path]) -> None:
-        super().__init__(files, photos)
-        self.pixels = np.stack([self.classifier.preprocessing.pixels(path) for path in photos[:BATCH]])
-
-    def run(self, photos: list[Path], batch: int) -> Labels:
-        engine = self.classifier.engine
-        with ThreadPoolExecutor(engine.streams) as pool:
-            sizes = [len(part) for part in batches(photos, batch)]
-            list(pool.map(lambda size: engine.run(self.pixels[:size]), sizes))
-        return []
-
-
-class OnlyNetworkInt8(NetworkOnly):
-    NAME, ENGINE = "network only int8", "auto"
-    model = OursInt8.model
-
-
 PEERS = (Timm, Transformers, Compiled, OnnxRuntime, OpenVino)
-OURS = (OursOpenVino, OursInt8, OursOnnxRuntime, OursTorch)
-LIMITS = (DecodeOnly, NetworkOnly, OnlyNetworkInt8)
-CONTENDERS = {contender.NAME: contender for contender in (*OURS, *PEERS, *LIMITS)}
+CONTENDERS = {contender.NAME: contender for contender in (*OURS, *PEERS, OpenVinoLatency, *LIMITS)}
+THROUGHPUT = [contender.NAME for contender in (*OURS, *PEERS, *LIMITS)]
+LATENCY = [contender.NAME for contender in (OursOpenVino, OursInt8, OpenVinoLatency, OnnxRuntime, Timm)]
 
 
 def missing_packages(names: Sequence[str]) -> str | None:
     """A sentence about what has to be installed for these contenders, or None."""
-    needs = dict.fromkeys(need for name in names for need in CONTENDERS[name].NEEDS)
-    missing = [need for need in needs if importlib.util.find_spec(need) is None]
+    needs = {
+        name: [need for need in CONTENDERS[name].NEEDS if importlib.util.find_spec(need) is None] for name in names
+    }
+    missing = list(dict.fromkeys(need for needed in needs.values() for need in needed))
     if not missing:
         return None
-    return f"{', '.join(missing)} cannot be imported, which {', '.join(names)} need: {PIP} (or leave them out: --only)"
+    without = ", ".join(name for name in names if needs[name])
+    return f"{', '.join(missing)} cannot be imported, which {without} needs: {PIP} or leave it out with --only"

@@ -12,7 +12,7 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing import get_all_start_methods, get_context, set_start_method
 from multiprocessing.connection import Connection
@@ -23,8 +23,8 @@ from peers import CONTENDERS, cores
 
 from networks import Files
 
-TRIAL = 48  # photos on which settings are tried
-OPENING = 900.0  # seconds that loading and compiling may take
+TRIAL = 96  # photos on which settings are tried
+WARM_UP = 16  # photos before
 
 
 @dataclass
@@ -42,17 +42,33 @@ class Result:
         return [photos / seconds for seconds in self.seconds]
 
 
-@contextlib.contextmanager
-def alone(lock: Path | None, shared: bool = False) -> Iterator[None]:
+class Alone:
     """Nobody else who keeps to the same lock computes meanwhile; `shared`, nobody else is timed meanwhile."""
-    if lock is None:
-        yield
-        return
-    import fcntl
 
-    with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
+    LONGEST = 90.0  # seconds before others get a turn
+
+    def __init__(self, lock: Path | None, shared: bool = False) -> None:
+        self.path, self.shared = lock, shared
+
+    def __enter__(self) -> "Alone":
+        if self.path:
+            import fcntl
+
+            self.file = self.path.open("a")
+            fcntl.flock(self.file, fcntl.LOCK_SH if self.shared else fcntl.LOCK_EX)
+        self.since = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.path:
+            self.file.close()
+
+    def between(self) -> None:
+        """Between two pieces that are timed: let others have their turn when it is time."""
+        if time.monotonic() - self.since > self.LONGEST:
+            self.__exit__()
+            time.sleep(0.5)
+            self.__enter__()
 
 
 class Runner:
@@ -61,6 +77,7 @@ class Runner:
     def __init__(self, name: str, files: Files, photos: list[Path]) -> None:
         context = get_context("spawn")
         self.name, self.result = name, Result()
+        self.choices: list[dict[str, Any]] = []  # its settings
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs, name, files, photos))
         self.process.start()
@@ -89,7 +106,7 @@ class Runner:
 
 
 def serve(pipe: Connection, name: str, files: Files, photos: list[Path]) -> None:
-    """Answer requests until the end: ("open",), ("trial", setting, count), ("run", setting)."""
+    """Answer requests until the end: ("open",), ("trial", setting, count), ("run", setting), ("singly", count)."""
     contender: Any = None
     if "fork" in get_all_start_methods():
         set_start_method("fork", force=True)  # workers of a loader start as they do in a plain script
@@ -99,12 +116,25 @@ def serve(pipe: Connection, name: str, files: Files, photos: list[Path]) -> None
                 contender = CONTENDERS[name](files, photos)
                 pipe.send(contender.SETTINGS)
                 continue
+            if request[0] == "singly":
+                pipe.send(singly(contender, photos[: request[1]]))
+                continue
             part = photos[: request[2]] if request[0] == "trial" else photos
             start = time.perf_counter()
             labels = contender.run(part, **request[1])
             pipe.send((time.perf_counter() - start, list(labels), peak_mb()))
         except Exception as error:
             pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+def singly(contender: Any, photos: list[Path]) -> tuple[list[float], list[int]]:
+    """Seconds and label of each photo, one after the other."""
+    seconds, labels = [], []
+    for photo in photos:
+        start = time.perf_counter()
+        labels.append(contender.one(photo))
+        seconds.append(time.perf_counter() - start)
+    return seconds, labels
 
 
 def peak_mb() -> float:
@@ -117,36 +147,45 @@ def race(
     names: Sequence[str], files: Files, photos: list[Path], rounds: int, lock: Path | None, say: Any
 ) -> dict[str, Result]:
     """Results by contender; one that cannot take part has the reason."""
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # each sets its own number of threads
-        os.environ.pop(variable, None)
-    runners = []
+    own_threads()
+    runners: list[Runner] = []
     try:
-        for name in names:
-            say(f"{files.network}: {name} loads")
-            runners.append(Runner(name, files, photos))
-            open_and_tune(runners[-1], min(TRIAL, len(photos)), lock)
-        for turn in range(rounds):
-            say(f"{files.network}: round {turn + 1} of {rounds}")
-            first = turn % len(runners)
-            with alone(lock):
+        with Alone(lock, shared=True) as turn:
+            for name in names:
+                say(f"{files.network}: {name} loads")
+                runners.append(Runner(name, files, photos))
+                runners[-1].choices = runners[-1].ask("open") or []
+                turn.between()
+        with Alone(lock) as turn:
+            for runner in runners:
+                say(f"{files.network}: {runner.name} tries its settings")
+                tune(runner, min(TRIAL, len(photos)), turn)
+            for number in range(rounds):
+                say(f"{files.network}: round {number + 1} of {rounds}")
+                first = number % len(runners)
                 for runner in runners[first:] + runners[:first]:
                     measure(runner)
+                turn.between()
     finally:
         for runner in runners:
             runner.close()
     return {runner.name: runner.result for runner in runners}
 
 
-def open_and_tune(runner: Runner, count: int, lock: Path | None) -> None:
-    """Load, then try each setting warm and keep the fastest."""
-    with alone(lock, shared=True):
-        settings = runner.ask("open") or []
-    for setting in settings:
-        with alone(lock):
-            runner.ask("trial", setting, min(16, count))
-            answer = runner.ask("trial", setting, count)
+def own_threads() -> None:
+    """Each contender sets its own number of threads."""
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.pop(variable, None)
+
+
+def tune(runner: Runner, count: int, turn: Alone) -> None:
+    """Try each setting warm and keep the fastest."""
+    for setting in runner.choices:
+        runner.ask("trial", setting, min(WARM_UP, count))
+        answer = runner.ask("trial", setting, count) if len(runner.choices) > 1 else (1.0,)
         if answer:
             runner.result.trials.append({**setting, "rate": count / answer[0]})
+        turn.between()
     if runner.result.trials:
         best = max(runner.result.trials, key=lambda trial: trial["rate"])
         runner.result.setting = {key: value for key, value in best.items() if key != "rate"}

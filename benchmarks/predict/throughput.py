@@ -7,8 +7,8 @@ Every contender gets the same files, weights, preprocessing and cores, in a proc
 round; figures are medians of the rounds. Labels are compared with Taxonet's, so that nobody is timed computing
 something else (a scaled decode differs by a little, so near ties may fall otherwise). Files come from the system's
 cache. The machine's own limit is what decoding alone and the network alone allow together, 1 / (1 / decode +
-1 / network), both measured in the same rounds. `peers.py` says what each contender does, `networks.py` where weights are
-real, `photos.py` how photos are made.
+1 / network), both measured in the same rounds. `peers.py` says what each contender does, `networks.py` where weights
+are real, `photos.py` how photos are made.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from peers import CONTENDERS, PEERS, missing_packages
+from peers import PEERS, THROUGHPUT, missing_packages
 from photos import KINDS, make_photos
 from race import Result, agreement, machine, race, ratio
 
@@ -127,14 +127,13 @@ def say(text: str) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    names = list(CONTENDERS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=list(TIMM), choices=list(TIMM))
     parser.add_argument("--photos", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--data", type=Path, help="a folder of class folders to make the photos from")
     parser.add_argument("--count", type=int, help=f"photos; by default {COUNTS}")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", default=names, choices=names, help="contenders; by default all")
+    parser.add_argument("--only", nargs="+", default=THROUGHPUT, choices=THROUGHPUT, help="contenders; by default all")
     parser.add_argument("--weights", nargs="*", default=[], metavar="NETWORK=FILE", help="real weights of a network")
     parser.add_argument("--work", type=Path, help="where photos and model files are kept for the next time")
     parser.add_argument("--lock", type=Path, help="hold a lock (flock) on this file while something is timed")
