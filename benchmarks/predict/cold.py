@@ -88,7 +88,7 @@ def measure(options: argparse.Namespace, network: str, folder: Path) -> dict[str
             pool.submit(export, files).result()
         except Exception as error:
             rows["taxonet, export"]["missing"] = f"{type(error).__name__}: {error}"
-    with Alone(options.lock) as turn:
+    with Alone(options.under) as turn:
         for run in range(options.runs + 1):
             for name, command in commands(files, photos[0]).items():
                 if "missing" not in rows[name]:
@@ -146,7 +146,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--imports", action="store_true", help="print which imports Taxonet's start goes into")
     parser.add_argument("--work", type=Path, help="where photos and model files are kept for the next time")
-    parser.add_argument("--lock", type=Path, help="hold a lock (flock) on this file while something is timed")
+    parser.add_argument("--under", metavar="COMMAND", help="what runs a command when the machine is free")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if sentence := missing_packages(["timm"]):

@@ -43,12 +43,11 @@ def in_turn(options: argparse.Namespace, files: Files, photos: list[Path]) -> di
     runners = [Runner(name, files, photos) for name in options.only]
     found: dict[str, dict[str, Any]] = {runner.name: {"ms": [], "labels": []} for runner in runners}
     try:
-        with Alone(options.lock, shared=True):
+        with Alone(options.under) as turn:
             for runner in runners:
                 runner.ask("open")
-        with Alone(options.lock) as turn:
-            for runner in runners:
                 runner.ask("singly", WARM_UP)
+                turn.between()
             for number in range(options.rounds):
                 first = number % len(runners)
                 for runner in runners[first:] + runners[:first]:
@@ -98,7 +97,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=LATENCY, choices=LATENCY, help="contenders; by default all")
     parser.add_argument("--work", type=Path, help="where photos and model files are kept for the next time")
-    parser.add_argument("--lock", type=Path, help="hold a lock (flock) on this file while something is timed")
+    parser.add_argument("--under", metavar="COMMAND", help="what runs a command when the machine is free")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if sentence := missing_packages(options.only):

@@ -9,9 +9,11 @@ cropped and mirrored differently each time. The same count, kind and seed give t
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from taxonet.assets import photo_paths
@@ -93,6 +95,20 @@ def enlarged(image: Image.Image, kind: Kind, rng: np.random.Generator) -> Image.
     else:
         lying = image.width >= image.height
         large = ImageOps.fit(image, (kind.long, kind.short) if lying else (kind.short, kind.long))
-    values = np.asarray(large, np.float32)
-    noise = rng.standard_normal(values.shape, np.float32) * np.sqrt(kind.read + kind.shot * values)
-    return Image.fromarray(np.clip(np.rint(values + noise), 0, 255).astype(np.uint8))
+    return noisy(np.asarray(large), kind, rng)
+
+
+def noisy(pixels: NDArray[np.uint8], kind: Kind, rng: np.random.Generator) -> Image.Image:
+    """The pixels with noise; one field of it serves many photos, each from another place on."""
+    field = normal_values(2**24 + 1)
+    start = rng.integers(len(field))
+    noise = np.resize(np.roll(field, -start), pixels.shape)
+    deviation = np.sqrt(kind.read + kind.shot * np.arange(256)).astype(np.float32)
+    noise *= deviation[pixels]
+    noise += pixels
+    return Image.fromarray(np.clip(np.rint(noise, out=noise), 0, 255, out=noise).astype(np.uint8))
+
+
+@cache
+def normal_values(count: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).standard_normal(count, np.float32)

@@ -2,7 +2,8 @@
 
 Every contender is loaded and warm before anything counts, then tries its settings on a few photos. In each round every
 contender answers all photos once, in an order that moves on by one, so that whatever else the machine does hits all
-alike. `--lock FILE` holds a lock on FILE (flock) while something is timed, for machines that are shared by agreement.
+alike. `--under COMMAND` is for machines that are shared by agreement: a command that runs another when the machine is free, such
+as `flock FILE`; everything is loaded and timed while it runs, and it gets a new turn every two minutes.
 """
 
 import contextlib
@@ -10,7 +11,10 @@ import importlib.metadata
 import os
 import platform
 import resource
+import shlex
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,7 +27,7 @@ from peers import CONTENDERS, cores
 
 from networks import Files
 
-TRIAL = 96  # photos on which settings are tried
+TRIAL = 32  # photos on which settings are tried at least; else half of them
 WARM_UP = 16  # photos before
 
 
@@ -43,31 +47,27 @@ class Result:
 
 
 class Alone:
-    """Nobody else who keeps to the same lock computes meanwhile; `shared`, nobody else is timed meanwhile."""
+    """While something is timed: a command that runs others only when the machine is free has run ours."""
 
-    LONGEST = 90.0  # seconds before others get a turn
+    LONGEST = 115.0  # seconds before others get a turn
 
-    def __init__(self, lock: Path | None, shared: bool = False) -> None:
-        self.path, self.shared = lock, shared
+    def __init__(self, under: str | None) -> None:
+        self.command = [*shlex.split(under or ""), sys.executable, "-c", "print(flush=True); input()"]
 
     def __enter__(self) -> "Alone":
-        if self.path:
-            import fcntl
-
-            self.file = self.path.open("a")
-            fcntl.flock(self.file, fcntl.LOCK_SH if self.shared else fcntl.LOCK_EX)
+        self.keeper = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self.keeper.stdout is not None
+        self.keeper.stdout.readline()
         self.since = time.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.path:
-            self.file.close()
+        self.keeper.communicate(b"\n")
 
     def between(self) -> None:
         """Between two pieces that are timed: let others have their turn when it is time."""
         if time.monotonic() - self.since > self.LONGEST:
             self.__exit__()
-            time.sleep(0.5)
             self.__enter__()
 
 
@@ -144,22 +144,21 @@ def peak_mb() -> float:
 
 
 def race(
-    names: Sequence[str], files: Files, photos: list[Path], rounds: int, lock: Path | None, say: Any
+    names: Sequence[str], files: Files, photos: list[Path], rounds: int, under: str | None, say: Any
 ) -> dict[str, Result]:
     """Results by contender; one that cannot take part has the reason."""
     own_threads()
     runners: list[Runner] = []
     try:
-        with Alone(lock, shared=True) as turn:
+        with Alone(under) as turn:
             for name in names:
                 say(f"{files.network}: {name} loads")
                 runners.append(Runner(name, files, photos))
                 runners[-1].choices = runners[-1].ask("open") or []
                 turn.between()
-        with Alone(lock) as turn:
             for runner in runners:
                 say(f"{files.network}: {runner.name} tries its settings")
-                tune(runner, min(TRIAL, len(photos)), turn)
+                tune(runner, min(max(TRIAL, len(photos) // 2), len(photos)), turn)
             for number in range(rounds):
                 say(f"{files.network}: round {number + 1} of {rounds}")
                 first = number % len(runners)

@@ -48,7 +48,7 @@ def measure(options: argparse.Namespace, network: str, kind: str, folder: Path) 
     given = dict(pair.split("=", 1) for pair in options.weights).get(network)
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         files: Files = pool.submit(prepare, network, folder / network, photos, given, peers).result()
-    results = race(options.only, files, photos, options.rounds, options.lock, say)
+    results = race(options.only, files, photos, options.rounds, options.under, say)
     row = summary(results, count)
     row |= {"network": network, "photos": kind, "count": count, "weights": files.weights}
     row["mean_kb"] = statistics.mean(path.stat().st_size for path in photos) / 1000
@@ -136,7 +136,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=THROUGHPUT, choices=THROUGHPUT, help="contenders; by default all")
     parser.add_argument("--weights", nargs="*", default=[], metavar="NETWORK=FILE", help="real weights of a network")
     parser.add_argument("--work", type=Path, help="where photos and model files are kept for the next time")
-    parser.add_argument("--lock", type=Path, help="hold a lock (flock) on this file while something is timed")
+    parser.add_argument("--under", metavar="COMMAND", help="what runs a command when the machine is free")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if sentence := missing_packages(options.only):
