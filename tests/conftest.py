@@ -24,6 +24,7 @@ def empty_caches(tmp_path_factory):
     root = tmp_path_factory.mktemp("caches")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TAXONET_CACHE", str(root / "taxonet"))
+        patch.setenv("TAXONET_ENGINE", "torch")  # "auto" would measure each small bundle; its own tests do
         patch.setenv("HF_HOME", str(root / "hub"))
         patch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
         patch.setenv("TAXONET_MIRROR", "http://127.0.0.1:1")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from taxonet.evaluation.explanation import Explanation, explain
     from taxonet.images import Preprocessing
     from taxonet.inference import Classifier, Prediction, load, predict
+    from taxonet.inference.export import Export, export
     from taxonet.information import ModelInfo, draw, info
     from taxonet.networks import list_models
     from taxonet.training import Recipe, TrainedComparison, TrainResult, train, train_and_compare
@@ -33,6 +34,7 @@ _HOME = {
     "DownloadError": "errors",
     "Evaluation": "evaluation",
     "Explanation": "evaluation.explanation",
+    "Export": "inference.export",
     "ImageError": "errors",
     "Imported": "weights.importing",
     "ModelInfo": "information",
@@ -51,6 +53,7 @@ _HOME = {
     "draw": "information",
     "evaluate": "evaluation",
     "explain": "evaluation.explanation",
+    "export": "inference.export",
     "import_weights": "weights.importing",
     "info": "information",
     "list_models": "networks",
@@ -71,6 +74,7 @@ __all__ = [
     "DownloadError",
     "Evaluation",
     "Explanation",
+    "Export",
     "ImageError",
     "Imported",
     "ModelInfo",
@@ -90,6 +94,7 @@ __all__ = [
     "draw",
     "evaluate",
     "explain",
+    "export",
     "import_weights",
     "info",
     "list_models",

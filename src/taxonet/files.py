@@ -29,7 +29,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     should only write, since every OSError in it is taken for a failure to write `path`.
     """
     target = Path(path).resolve()
-    _check_target(target, path)
+    check_target(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
         temporary.open("xb").close()
@@ -55,7 +55,9 @@ def remove_leftovers(path: str | os.PathLike[str]) -> int:
     return len(leftovers)
 
 
-def _check_target(target: Path, path: str | os.PathLike[str]) -> None:
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Refuse, with a UsageError, a path that `replacing` could not write."""
+    target = Path(path).resolve()
     if target.is_dir():
         raise UsageError(f"cannot write '{path}': it is a folder, and a file is wanted")
     if target.exists() and not target.is_file():

@@ -14,6 +14,7 @@ from taxonet.cli.compare import compare
 from taxonet.cli.demo import demo
 from taxonet.cli.evaluate import evaluate
 from taxonet.cli.explain import explain
+from taxonet.cli.export import export
 from taxonet.cli.import_weights import import_weights
 from taxonet.cli.info import info
 from taxonet.cli.models import models
@@ -34,6 +35,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "calibrate": calibrate,
     "compare": compare,
     "explain": explain,
+    "export": export,
     "import": import_weights,
     "pull": pull,
     "demo": demo,

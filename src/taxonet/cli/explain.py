@@ -46,13 +46,12 @@ def explain(
     """
     from taxonet.console import Terminal
     from taxonet.data.sources import expand_inputs
-    from taxonet.evaluation.explanation import Explainer
+    from taxonet.evaluation.explanation import Explainer, open_network
     from taxonet.evaluation.overlay import write_overlay
-    from taxonet.inference import load
 
     files = expand_inputs(photos)
     targets = _targets(out, files, method)
-    explainer = Explainer(load(model, "torch"), method=method, target=target, layer=layer)
+    explainer = Explainer(open_network(model), method=method, target=target, layer=layer)
     answers: list[Explanation | str] = []
     with Terminal() as terminal:
         terminal.start("photos", len(files))

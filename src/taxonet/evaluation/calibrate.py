@@ -13,6 +13,7 @@ from taxonet.evaluation.calibration import Calibration, cross_fitted, fit_calibr
 from taxonet.evaluation.evaluate import Evaluation, Progress, Scores, evaluate_samples, read_split, summary
 from taxonet.evaluation.selection import Choice, check_target, choose_threshold
 from taxonet.inference import Classifier, load
+from taxonet.inference.artefacts import is_artefact
 from taxonet.inference.classifier import softmax
 from taxonet.weights.rewriting import write_calibration
 
@@ -135,6 +136,8 @@ def _target(precision: float | None, coverage: float | None) -> tuple[str, float
 
 
 def _bundle_path(model: str | os.PathLike[str], out: str | os.PathLike[str] | None) -> Path:
+    if is_artefact(model):
+        raise UsageError(f"{model} is an export, which nothing rewrites: calibrate its bundle and export it again")
     if out is not None:
         return Path(out)
     if not Path(model).is_file() and Path(model).suffix != ".safetensors":  # a missing bundle is told by `load`

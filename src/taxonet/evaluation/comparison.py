@@ -318,7 +318,7 @@ def _complexity(classifier: Classifier) -> tuple[int | None, int | None]:
 
 
 def _file_size(model: Model) -> int | None:
-    from taxonet.weights.networks import file_of
+    from taxonet.weights.finding import file_of
 
     file = None if isinstance(model, Classifier) else file_of(model)
     return file.stat().st_size if file and file.is_file() else None

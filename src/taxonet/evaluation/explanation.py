@@ -22,6 +22,7 @@ from taxonet.images import Source
 from taxonet.images.decode import decode_picture
 from taxonet.images.geometry import Box
 from taxonet.inference import Classifier, load
+from taxonet.inference.artefacts import is_artefact
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,7 +108,7 @@ def explain(
         UsageError: an unknown method, class or stage, or captum is not installed.
         ImageError: the photo cannot be read.
     """
-    classifier = model if isinstance(model, Classifier) else load(model, "torch")
+    classifier = model if isinstance(model, Classifier) else open_network(model)
     return Explainer(classifier, method=method, target=target, layer=layer)(image)
 
 
@@ -242,6 +243,13 @@ def check_captum() -> None:
         import captum.attr  # noqa: F401
     except ImportError as error:
         raise UsageError("explanations need captum: pip install captum") from error
+
+
+def open_network(model: str | os.PathLike[str]) -> Classifier:
+    """A model as torch runs it; UsageError for an export, whose network is gone."""
+    if is_artefact(model):
+        raise UsageError(f"explanations need the network itself: open the bundle that {model} is an export of")
+    return load(model, "torch")
 
 
 def _network_of(classifier: Classifier) -> "Network":

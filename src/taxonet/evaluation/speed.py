@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from taxonet.data.loader import cpu_count
 from taxonet.inference import Classifier
+from taxonet.inference.engines import run_on_all
 
 BATCH = 16
 RUNS = 30  # rounds of single photos; a sixth of that of batches
@@ -97,7 +98,7 @@ def _time(classifier: Classifier, paths: Sequence[Path], prepared: NDArray[np.ui
     for _ in classifier.score_each(paths, batch_size=len(paths)):
         pass
     middle = time.perf_counter()
-    classifier.engine.run(prepared)
+    run_on_all(classifier.engine, prepared)
     end = time.perf_counter()
     return 1000 * (middle - start) / len(paths), 1000 * (end - middle) / len(paths)
 

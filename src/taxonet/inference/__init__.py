@@ -1,5 +1,6 @@
 """From a model and pictures to labels."""
 
-from taxonet.inference.classifier import Classifier, LabelScore, Prediction, load, predict
+from taxonet.inference.classifier import Classifier, LabelScore, Prediction, predict
+from taxonet.inference.opening import load
 
 __all__ = ["Classifier", "LabelScore", "Prediction", "load", "predict"]

@@ -16,9 +16,7 @@ from taxonet.data.loader import read_ahead
 from taxonet.data.sources import expand_inputs
 from taxonet.errors import BundleError, ImageError, UsageError
 from taxonet.images import DEFAULT_LIMITS, Limits, Preprocessing, Source
-from taxonet.inference.conversion import to_openvino
-from taxonet.inference.engines import Engine, TorchEngine, check_engine
-from taxonet.inference.engines.openvino_engine import OpenVinoEngine
+from taxonet.inference.engines import Engine, run_on_all
 from taxonet.weights.bundle import BundleInfo
 
 ImageInput: TypeAlias = Source
@@ -187,7 +185,7 @@ class Classifier:
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits (N, classes), before the temperature, of prepared pixels (N, H, W, C) uint8."""
-        logits = self.engine.run(pixels)
+        logits = run_on_all(self.engine, pixels)
         if not np.isfinite(logits).all():
             raise BundleError("the model answers with NaN or infinity, its weights are broken")
         return logits
@@ -226,28 +224,6 @@ def _as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
     return list(images)
 
 
-def load(model: str | os.PathLike[str], engine: str = "auto") -> Classifier:
-    """Open a model: a bundle's path, or the name of pretrained weights.
-
-    Args:
-        model: `"run/model.safetensors"`; weights of the catalogue, `"densenet121.tv_in1k"`, which are brought where
-            they are not here; or a network whose weights are installed or in the cache, `"efficientnet_lite0"`.
-        engine: "torch", or "auto" for the fastest one there is (in this version the reference, torch).
-
-    Raises:
-        UsageError: an unknown name or engine.
-        BundleError: the file is not a bundle, or its weights do not fit its network.
-        DownloadError: the weights are not here and cannot be brought.
-    """
-    check_engine(engine)
-    from taxonet.weights.networks import open_model
-
-    info, network = open_model(model)
-    if engine == "openvino":
-        return Classifier(info, OpenVinoEngine(to_openvino(network, Preprocessing.parse(info.preprocessing))))
-    return Classifier(info, TorchEngine(network, info.preprocessing))
-
-
 def predict(
     paths: Sequence[str | os.PathLike[str]],
     *,
@@ -270,6 +246,8 @@ def predict(
     Returns:
         One `Prediction` a file, in the order given; a file that cannot be read has `.error`.
     """
+    from taxonet.inference.opening import load
+
     files = expand_inputs([paths] if isinstance(paths, str | os.PathLike) else paths)
     answers = []
     found = load(model, engine).predict_each(files, top, threshold=threshold)

@@ -19,7 +19,7 @@ from taxonet.training.opening import RECIPE, RUN
 from taxonet.training.recipe import Recipe, read_recipe
 from taxonet.training.results import BUNDLE, REPORT
 from taxonet.training.train import train
-from taxonet.weights.networks import here
+from taxonet.weights.finding import here
 
 PLAN = "compare.json"
 WEIGHTS = ("auto", "own", "none")

@@ -326,7 +326,7 @@ class _Header(NamedTuple):
         return {name: (entry.dtype, entry.shape) for name, entry in self.entries.items()}
 
 
-def _read_header(handle: BufferedReader) -> _Header:
+def read_header(handle: BufferedReader) -> _Header:
     """Read and check all that stands before the tensor data; raises BundleError."""
     size = os.fstat(handle.fileno()).st_size
     head = handle.read(MAX_TEXT)
@@ -428,9 +428,11 @@ def _check_layout(entries: Mapping[str, _Entry], size: int) -> None:
 
 
 _IMPORT = "not a bundle; convert it with `taxonet import FILE --as NAME --out BUNDLE`, or train from it with --weights"
+_PT2 = "a zip archive, not a bundle; a pt2 export is for torch.export.load; use the bundle it was made of"
 _KINDS: tuple[tuple[bytes, str], ...] = (  # what a file begins with (a regular expression): what it is
     (rb"PK\x03\x04.{0,500}data\.pkl", f"a PyTorch pickle checkpoint, {_IMPORT}"),
     (rb"\x80[\x02-\x05]", f"a PyTorch pickle checkpoint, {_IMPORT}"),
+    (rb"PK\x03\x04.{0,500}archive_format|PK\x03\x04.{0,120}/data/weights/", _PT2),
     (rb"PK\x03\x04", "a zip archive, not a bundle"),
     (
         rb"\s*<\?xml|\s*<net ",
@@ -492,13 +494,13 @@ def reading(path: AnyPath) -> Iterator[BufferedReader]:
 def read_info(path: AnyPath) -> BundleInfo:
     """Read what a bundle says about its weights, without reading them; raises BundleError."""
     with reading(path) as handle:
-        return _info_of(_read_header(handle))
+        return _info_of(read_header(handle))
 
 
 def tensor_specs(path: AnyPath) -> dict[str, Spec]:
     """Read dtype and shape of each tensor of a safetensors file from its header; raises BundleError."""
     with reading(path) as handle:
-        return _read_header(handle).specs
+        return read_header(handle).specs
 
 
 def read_tensors(path: AnyPath) -> dict[str, "torch.Tensor"]:
@@ -507,7 +509,7 @@ def read_tensors(path: AnyPath) -> dict[str, "torch.Tensor"]:
     Each tensor owns its memory, so the file may be replaced or cut afterwards.
     """
     with reading(path) as handle:
-        header = _read_header(handle)
+        header = read_header(handle)
         return {name: _read_tensor(handle, name, entry, header.data_start) for name, entry in header.entries.items()}
 
 
@@ -584,7 +586,7 @@ def save_bundle(path: AnyPath, info: BundleInfo, state_dict: Mapping[str, "torch
         with replacing(path) as temporary:
             _write(temporary, {METADATA_KEY: info.to_json()}, state_dict)
             with temporary.open("rb") as handle:  # what would be refused must not take the place of a bundle
-                if _info_of(_read_header(handle)) != info:
+                if _info_of(read_header(handle)) != info:
                     raise BundleError("the information does not survive writing")
     except BundleError as error:
         raise BundleError(f"cannot write '{path}': {error}") from error

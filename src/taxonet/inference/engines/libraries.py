@@ -5,8 +5,13 @@ openvino-telemetry is installed. Without that package openvino and nncf use thei
 """
 
 import importlib
+import importlib.util
 import sys
 from types import ModuleType
+
+from taxonet.errors import UsageError
+
+ONNX = ("onnx", "onnxruntime", "onnxscript")
 
 
 def import_openvino() -> ModuleType:
@@ -14,6 +19,27 @@ def import_openvino() -> ModuleType:
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # an import of it fails from here on
     openvino = importlib.import_module("openvino")
     telemetry = importlib.import_module("openvino.tools.ovc.telemetry_utils")
-    stub = importlib.import_module("openvino.tools.ovc.telemetry_stub")
-    telemetry.tm = stub  # type: ignore[attr-defined]
+    telemetry.tm = importlib.import_module("openvino.tools.ovc.telemetry_stub")  # type: ignore[attr-defined]
     return openvino
+
+
+def import_onnxruntime() -> ModuleType:
+    """The module onnxruntime; UsageError where it is not installed."""
+    try:
+        onnxruntime = importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise UsageError("the engine onnxruntime is not installed: pip install 'taxonet[onnx]'") from error
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
+def can_write_onnx() -> bool:
+    """Whether the extra `onnx` is installed."""
+    return all(importlib.util.find_spec(name) for name in ONNX)
+
+
+def check_onnx() -> None:
+    """UsageError with the command where the extra `onnx` is missing."""
+    if not can_write_onnx():
+        missing = [name for name in ONNX if not importlib.util.find_spec(name)]
+        raise UsageError(f"ONNX needs {' and '.join(missing)}: pip install 'taxonet[onnx]'")

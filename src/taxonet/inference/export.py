@@ -1,0 +1,183 @@
+"""`export`: a model as OpenVINO, ONNX or torch.export file that carries the bundle's JSON, and is refused when it
+answers otherwise than the bundle."""
+
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taxonet.console import Listener, Silent
+from taxonet.data.sources import read_data
+from taxonet.errors import UsageError, nearest
+from taxonet.files import check_target, replacing
+from taxonet.images import Preprocessing
+from taxonet.inference.agreement import PICTURES, Agreement, compare_logits, prepared
+from taxonet.inference.artefacts import is_artefact, open_artefact, write_onnx, write_openvino
+from taxonet.inference.conversion import to_onnx, to_openvino, to_pt2
+from taxonet.inference.engines import TorchEngine, run_on_all
+from taxonet.inference.engines.libraries import check_onnx
+from taxonet.weights.bundle import BundleInfo
+from taxonet.weights.finding import find_model
+
+if TYPE_CHECKING:
+    from taxonet.networks.layers import Network
+
+SUFFIXES = {"openvino": ".xml", "onnx": ".onnx", "pt2": ".pt2"}
+PT2_INFO = "taxonet.json"  # the extra file of a pt2 archive
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was exported: the files (none where the export was refused), and how it agrees with the bundle."""
+
+    to: str
+    files: tuple[Path, ...]
+    bytes: int
+    agreement: Agreement
+    photos: str
+    seconds: float
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing was written, None where the export stands."""
+        if self.agreement.holds:
+            return None
+        return f"the export does not answer as the bundle does, so nothing was written: {self.agreement}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "to": self.to,
+            "files": [str(file) for file in self.files],
+            "bytes": self.bytes,
+            "agreement": {**self.agreement.as_dict(), "photos": self.photos},
+            "problem": self.problem,
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def export(
+    model: str | os.PathLike[str],
+    *,
+    to: str,
+    out: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
+    listener: Listener | None = None,
+) -> Export:
+    """Write a model as a file for another engine, if it answers there as it does here.
+
+    The file that was written is opened and run on photos before it gets its name: each logit must be within
+    `agreement.BOUND` of the largest logit of torch's, and all labels must be equal (but for ties within that
+    difference). What fails leaves no file.
+
+    Args:
+        model: a bundle's path or a catalogue name, as for `load`.
+        to: "openvino" (`out.xml` and `out.bin`), "onnx" (`out.onnx`) or "pt2" (`out.pt2`, for torch.export.load).
+        out: where to write, with or without the ending.
+        data: photos to compare on: a folder of class folders or a table; by default the shipped photos, in 16 views.
+        listener: is told what is going on.
+
+    Returns:
+        The files and the agreement; `problem` says why an export was refused.
+
+    Raises:
+        UsageError: an unknown format, a place that cannot be written, or a missing library.
+        BundleError, DataError: the model or the photos cannot be used.
+    """
+    started, listener = time.monotonic(), listener or Silent()
+    target = _target(to, out)
+    if is_artefact(model):
+        raise UsageError(f"{model} is an export already, export its bundle")
+    photos = None if data is None else [sample.path for sample in read_data(data).samples]
+    from taxonet.weights.networks import open_found
+
+    info, network = open_found(find_model(model))
+    pixels = prepared(Preprocessing.parse(info.preprocessing), photos and photos[:: max(1, len(photos) // PICTURES)])
+    listener.say(f"{info.variant}: converting to {to}")
+    expected = TorchEngine(network, info.preprocessing).run(pixels)
+    with TemporaryDirectory(prefix=".taxonet-", dir=target.parent) as folder:
+        draft = Path(folder) / f"model{target.suffix}"
+        _WRITERS[to](draft, info, network)
+        listener.say(f"comparing with the bundle on {len(pixels)} pictures")
+        agreement = compare_logits(expected, _RUNNERS[to](draft, pixels))
+        files = _settle(draft, target) if agreement.holds else ()
+    size = sum(file.stat().st_size for file in files)
+    source = "the shipped photos" if data is None else os.fspath(data)
+    return Export(to, files, size, agreement, source, time.monotonic() - started)
+
+
+def _target(to: str, out: str | os.PathLike[str]) -> Path:
+    """Where the export goes, checked before the work is done."""
+    if to not in SUFFIXES:
+        raise UsageError(f"there is no format '{to}', it must be one of: {', '.join(SUFFIXES)}{nearest(to, SUFFIXES)}")
+    path, suffix = Path(out), SUFFIXES[to]
+    if path.suffix != suffix:
+        if path.suffix in (*SUFFIXES.values(), ".safetensors", ".bin"):
+            raise UsageError(f"the file of an export to {to} ends in {suffix}, not {path.suffix}")
+        path = path.with_name(path.name + suffix)
+    check_target(path)
+    if to == "onnx":
+        check_onnx()
+    return path
+
+
+def _write_pt2(path: Path, info: BundleInfo, network: "Network") -> None:
+    import torch
+
+    program = to_pt2(network, Preprocessing.parse(info.preprocessing))
+    program.example_inputs = None  # torch would store them as a pickle
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of weights that are views, which the gate sees to be right
+        torch.export.save(program, path, extra_files={PT2_INFO: info.to_json()})
+
+
+def _write_graph(write: Callable[..., None], convert: Callable[..., Any]) -> Callable[..., None]:
+    def written(path: Path, info: BundleInfo, network: "Network") -> None:
+        write(path, convert(network, Preprocessing.parse(info.preprocessing)), info)
+
+    return written
+
+
+def _run_artefact(path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return run_on_all(open_artefact(path)[1], pixels)
+
+
+def _run_pt2(path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    import torch
+
+    extra = {PT2_INFO: ""}
+    program = torch.export.load(path, extra_files=extra)
+    BundleInfo.from_json(extra[PT2_INFO])
+    with torch.inference_mode():
+        logits: NDArray[np.float32] = program.module()(torch.from_numpy(pixels)).numpy()
+    return logits
+
+
+_WRITERS: dict[str, Callable[[Path, BundleInfo, "Network"], None]] = {
+    "openvino": _write_graph(write_openvino, to_openvino),
+    "onnx": _write_graph(write_onnx, to_onnx),
+    "pt2": _write_pt2,
+}
+_RUNNERS: dict[str, Callable[[Path, NDArray[np.uint8]], NDArray[np.float32]]] = {
+    "openvino": _run_artefact,
+    "onnx": _run_artefact,
+    "pt2": _run_pt2,
+}
+
+
+def _settle(draft: Path, target: Path) -> tuple[Path, ...]:
+    """Give the draft its name; of a pair the `.xml`, which names the `.bin` by its hash, comes last."""
+    pairs = [(draft, target)]
+    if draft.suffix == ".xml":
+        pairs.insert(0, (draft.with_suffix(".bin"), target.with_suffix(".bin")))
+    for source, end in pairs:
+        with replacing(end) as temporary:
+            source.replace(temporary)
+    return tuple(end for _, end in reversed(pairs))
