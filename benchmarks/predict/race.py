@@ -2,8 +2,8 @@
 
 Every contender is loaded and warm before anything counts, then tries its settings on a few photos. In each round every
 contender answers all photos once, in an order that moves on by one, so that whatever else the machine does hits all
-alike. `--under COMMAND` is for machines that are shared by agreement: a command that runs another when the machine is free, such
-as `flock FILE`; everything is loaded and timed while it runs, and it gets a new turn every two minutes.
+alike. `--under COMMAND` is for machines that are shared by agreement: a command that runs another when the machine is
+free, such as `flock FILE`; everything is loaded and timed while it runs, and it gets a new turn every two minutes.
 """
 
 import contextlib

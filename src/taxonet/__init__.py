@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from taxonet.evaluation.comparison import Comparison, compare
     from taxonet.evaluation.explanation import Explanation, explain
     from taxonet.images import Preprocessing
-    from taxonet.inference import Classifier, Prediction, load, predict
+    from taxonet.inference import Classifier, PredictedFiles, Prediction, load, predict, predict_files
     from taxonet.inference.export import Export, export
     from taxonet.information import ModelInfo, draw, info
     from taxonet.networks import list_models
@@ -38,6 +38,7 @@ _HOME = {
     "ImageError": "errors",
     "Imported": "weights.importing",
     "ModelInfo": "information",
+    "PredictedFiles": "inference",
     "Prediction": "inference",
     "Preprocessing": "images",
     "Pulled": "weights.pulling",
@@ -59,6 +60,7 @@ _HOME = {
     "list_models": "networks",
     "load": "inference",
     "predict": "inference",
+    "predict_files": "inference",
     "pull": "weights.pulling",
     "train": "training",
     "train_and_compare": "training",
@@ -78,6 +80,7 @@ __all__ = [
     "ImageError",
     "Imported",
     "ModelInfo",
+    "PredictedFiles",
     "Prediction",
     "Preprocessing",
     "Pulled",
@@ -100,6 +103,7 @@ __all__ = [
     "list_models",
     "load",
     "predict",
+    "predict_files",
     "pull",
     "train",
     "train_and_compare",

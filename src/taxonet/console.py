@@ -1,6 +1,7 @@
 """What long work says while it goes on: to a person on stderr, or nothing."""
 
 import sys
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
@@ -16,6 +17,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+LINE_SECONDS = 30.0  # between the lines of a log file
 
 
 class Listener(Protocol):
@@ -70,8 +73,8 @@ class Terminal:
         """Print a line above the bar."""
         self.console.print(text, markup=False)
 
-    def start(self, title: str, total: int, in_bytes: bool = False) -> None:
-        """Begin a bar."""
+    def start(self, title: str, total: int | None, in_bytes: bool = False) -> None:
+        """Begin a bar; without a total it only counts."""
         self.finish()
         if not self.console.is_terminal:
             return
@@ -95,6 +98,30 @@ class Terminal:
             if done <= 1:
                 self.start(title, total)
             self.advance(done)
+
+        return progress
+
+    def pace(self, title: str) -> Callable[[int, int, int | None], None]:
+        """A callback for (done, broken, total or None) that shows rate, remaining time and what is broken.
+
+        Where no bar can move, a line says it every half minute.
+        """
+        begun, before, last = time.monotonic(), -1, time.monotonic()
+
+        def progress(done: int, broken: int, total: int | None) -> None:
+            nonlocal begun, before, last
+            now = time.monotonic()
+            if before < 0:
+                self.start(title, total)
+                begun, before, last = now, done - 1, now
+            if now - last < (0.1 if self._progress else LINE_SECONDS) and done != total:
+                return
+            last, rate = now, (done - before) / max(now - begun, 1e-3)
+            note = f"{rate:,.0f}/s" + (f", {broken:,} broken" if broken else "")
+            self.advance(done, note)
+            if not self._progress and now - begun >= LINE_SECONDS:
+                left = f" of {total:,}, {(total - done) / rate:,.0f} s left" if total else ""
+                self.say(f"{title}: {done:,}{left}, {note}")
 
         return progress
 

@@ -26,7 +26,11 @@ def one_sentence(captured):
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_help_of_a_verb_names_every_parameter(verb, capsys):
     function = VERBS[verb]
-    kept = {"import": {"name": "--as", "source": "--from"}, "pull": {"list_": "--list"}}  # words of Python itself
+    kept = {  # words of Python itself, and one that is a verb's
+        "import": {"name": "--as", "source": "--from"},
+        "pull": {"list_": "--list"},
+        "predict": {"lists": "--list"},
+    }
     renamed = kept.get(verb, {})
     assert main([verb, "--help"]) == 0
     captured = capsys.readouterr()
@@ -67,7 +71,7 @@ def test_the_version(capsys):
         ("predict a.jpg --top many", 'Invalid value for --top: unable to convert "many" into int.'),
         ("info densnet121", "there is no network called 'densnet121'; did you mean 'densenet121'?"),
         ("info", 'Command "info" parameter --name requires an argument.'),
-        ("predict", 'Command "predict" parameter PATHS requires an argument.'),
+        ("predict", "predict needs at least one file, folder, table, shard or list"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_status_2(words, sentence, capsys):

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     words = list(arguments)
     debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    words = ["@-" if word == "-" else word for word in words if word != "--debug"]  # stdin; cyclopts knows no hyphen
     _print_whatever_comes()
     try:
         status = app(words, exit_on_error=False, print_error=False)

@@ -45,7 +45,7 @@ def explain(
         One JSON document on stdout: a list with one object a photo, in order.
     """
     from taxonet.console import Terminal
-    from taxonet.data.sources import expand_inputs
+    from taxonet.data import expand_inputs
     from taxonet.evaluation.explanation import Explainer, open_network
     from taxonet.evaluation.overlay import write_overlay
 

@@ -4,12 +4,10 @@ Nothing is skipped in silence: what is not a sample comes back as a `Finding` wi
 """
 
 import csv
-import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 from taxonet.errors import DataError, UsageError, nearest
 
@@ -25,6 +23,7 @@ SPLIT_NAMES: dict[str, str] = {
 }
 WHOLE = "all"  # the split of data that comes without one
 COLUMNS = ("path", "label", "split")  # of a table
+TABLES = frozenset({".csv", ".parquet", ".pq"})
 OVERFLOW = ""  # where a row's cells beyond the header are kept
 
 
@@ -85,7 +84,7 @@ def read_data(data: str | os.PathLike[str]) -> DataSet:
     source = Path(data)
     if source.is_dir():
         found = _read_folder(source)
-    elif source.suffix.lower() in {".csv", ".parquet", ".pq"} and source.is_file():
+    elif source.suffix.lower() in TABLES and source.is_file():
         found = _read_table(source)
     elif source.exists():
         raise DataError(f"{source} is neither a folder nor a .csv or .parquet file")
@@ -98,7 +97,7 @@ def read_data(data: str | os.PathLike[str]) -> DataSet:
 
 def _why_empty(found: DataSet, is_folder: bool) -> str:
     if is_folder:
-        return f"{found.source} holds no pictures in class folders (formats: {_formats()})"
+        return f"{found.source} holds no pictures in class folders (formats: {formats()})"
     if not found.findings:
         return f"{found.source} has no rows"
     return f"{found.source} has no row that can be used, the first: {found.findings[0].reason}"
@@ -111,7 +110,8 @@ def _nearest_path(path: Path) -> str:
         return ""
 
 
-def _formats() -> str:
+def formats() -> str:
+    """The extensions of pictures, for a sentence."""
     return " ".join(sorted(e.lstrip(".") for e in EXTENSIONS))
 
 
@@ -126,7 +126,7 @@ def _read_folder(root: Path) -> DataSet:
         splits = _read_splits(split_folders, findings)
     else:
         splits = {WHOLE: _class_folders(folders, findings)}
-        if not splits[WHOLE] and any(_is_picture(f) for f in loose):
+        if not splits[WHOLE] and any(is_picture(f) for f in loose):
             raise DataError(f"{root} holds pictures but no class folders, each class needs a folder with its name")
     findings += [Finding(str(f), "it is in no class folder") for f in loose]
     return DataSet(root, {name: samples for name, samples in splits.items() if samples}, tuple(findings))
@@ -158,8 +158,8 @@ def _class_folders(folders: Iterable[Path], findings: list[Finding]) -> tuple[Sa
     samples: list[Sample] = []
     for folder in folders:
         pictures = []
-        for file in _files_below(folder, unreadable):
-            if _is_picture(file):
+        for file in files_below(folder, unreadable):
+            if is_picture(file):
                 pictures.append(Sample(file, folder.name))
             else:
                 findings.append(Finding(str(file), f"'{file.suffix or file.name}' is not a picture's extension"))
@@ -169,7 +169,7 @@ def _class_folders(folders: Iterable[Path], findings: list[Finding]) -> tuple[Sa
     return tuple(samples)
 
 
-def _files_below(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator[Path]:
+def files_below(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator[Path]:
     """Every file once, hidden ones left out, also where a link leads back to a folder above."""
     seen: set[str] = set()
     for where, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
@@ -182,7 +182,8 @@ def _files_below(folder: Path, unreadable: Callable[[OSError], None]) -> Iterato
         yield from (Path(where, name) for name in sorted(files) if not name.startswith("."))
 
 
-def _is_picture(path: Path) -> bool:
+def is_picture(path: Path) -> bool:
+    """Whether a name has a picture's extension."""
     return path.suffix.lower() in EXTENSIONS
 
 
@@ -243,32 +244,3 @@ def _read_parquet(path: Path) -> dict[str, list[str]]:
     cells = {name: table.column(name).to_pylist() for name in table.column_names}
     columns: dict[str, list[str]] = {name: [] for name in header}
     return columns | {name: ["" if v is None else str(v) for v in values] for name, values in cells.items()}
-
-
-def expand_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The files that PATH arguments mean, in the order given: files, whole folders, and glob patterns.
-
-    A folder gives its files in name order, hidden ones left out; what is no picture, or does not exist, stays, so that
-    it is answered with an error.
-    """
-    paths: list[Path] = []
-    for item in inputs:
-        path = Path(item)
-        if path.is_dir():
-            files = list(_files_below(path, _refuse_folder))
-            if not any(_is_picture(file) for file in files):
-                raise DataError(f"{path} holds no pictures (formats: {_formats()})")
-            paths += files
-        elif not path.exists() and glob.has_magic(str(item)):
-            matches = sorted(Path(match) for match in glob.glob(str(item), recursive=True))  # noqa: PTH207 - an absolute pattern is allowed here
-            files = [match for match in matches if not match.is_dir()]
-            if not files:
-                raise DataError(f"no file matches {item}" + (", only folders do" if matches else ""))
-            paths += files
-        else:
-            paths.append(path)
-    return paths
-
-
-def _refuse_folder(error: OSError) -> NoReturn:
-    raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error

@@ -1,7 +1,7 @@
 """The classifier: a bundle and an engine, from pictures to labels in the order given.
 
-Pictures are decoded and resized on threads while the engine runs; a picture that cannot be read gives an entry with
-`error` and never its neighbour's answer. Memory is bounded for any number of pictures.
+A picture that cannot be read gives an entry with `error` and never its neighbour's answer. Memory is bounded for any
+number of pictures (`inference/pipeline.py`).
 """
 
 import os
@@ -12,17 +12,20 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from taxonet.data.loader import read_ahead
-from taxonet.data.sources import expand_inputs
-from taxonet.errors import BundleError, ImageError, UsageError
+from taxonet.data.inputs import Inputs
+from taxonet.data.shards import Member, Refused
+from taxonet.errors import BundleError, UsageError
 from taxonet.images import DEFAULT_LIMITS, Limits, Preprocessing, Source
 from taxonet.inference.engines import Engine, run_on_all
+from taxonet.inference.pipeline import Road
 from taxonet.weights.bundle import BundleInfo
 
-ImageInput: TypeAlias = Source
+ImageInput: TypeAlias = Source | Member | Refused
+_SINGLE = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Member, Refused)
 T = TypeVar("T")
 
-BATCH = 32  # beyond this the network gains nothing on a CPU, and the pictures leave its caches
+BATCH = 32  # of an engine of one stream: beyond this the network gains nothing on a CPU
+STREAM_BATCH = 4  # of a stream of one core: its caches hold no more
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Classifier:
         self,
         images: ImageInput | Sequence[ImageInput],
         top: int = 5,
-        batch_size: int = BATCH,
+        batch_size: int | None = None,
         threshold: float | None = None,
     ) -> list[Prediction]:
         """Classify pictures.
@@ -93,7 +96,7 @@ class Classifier:
         Args:
             images: paths, encoded bytes, PIL images or uint8 arrays (H, W, 3); one or many.
             top: how many classes an answer names, the likeliest first.
-            batch_size: how many pictures the engine sees at once.
+            batch_size: how many pictures the engine sees at once; by default what suits it.
             threshold: probability from 0 to 1 under which an answer is "none of these"; by default the bundle's, 0
                 always answers.
 
@@ -103,24 +106,32 @@ class Classifier:
         return list(self.predict_each(_as_list(images), top, batch_size, threshold))
 
     def predict_each(
-        self, images: Iterable[ImageInput], top: int = 5, batch_size: int = BATCH, threshold: float | None = None
+        self,
+        images: Iterable[ImageInput],
+        top: int = 5,
+        batch_size: int | None = None,
+        threshold: float | None = None,
+        skip: int = 0,
     ) -> Iterator[Prediction]:
-        """Like `predict`, one answer after the other: for any number of pictures, in bounded memory."""
-        if top < 1:
-            raise UsageError(f"top is {top}, it must be at least 1")
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise UsageError(f"threshold is {threshold}, it must be a probability from 0 to 1")
+        """Like `predict`, one answer after the other: for any number of pictures, in bounded memory.
+
+        `skip` leaves out the answers of so many pictures at the beginning; the others are those of a run without it,
+        to the last bit.
+        """
+        check_options(top, threshold)
         least = (self.info.threshold or 0.0) if threshold is None else threshold
-        for image, scored in self.score_each(images, batch_size):
-            path = os.fspath(image) if isinstance(image, str | os.PathLike) else None
+        for image, scored in self.score_each(images, batch_size, skip):
+            path = name_of(image)
             if scored.probabilities is None:
                 yield Prediction(path, (), scored.error)
                 continue
-            order = np.argsort(-scored.probabilities, kind="stable")[:top]
+            order = _likeliest(scored.probabilities, top)
             found = tuple(LabelScore(self.classes[i], int(i), float(scored.probabilities[i])) for i in order)
             yield Prediction(path, found, abstained=found[0].probability < least)
 
-    def predict_proba(self, images: ImageInput | Sequence[ImageInput], batch_size: int = BATCH) -> NDArray[np.float32]:
+    def predict_proba(
+        self, images: ImageInput | Sequence[ImageInput], batch_size: int | None = None
+    ) -> NDArray[np.float32]:
         """Class probabilities (n, classes), one row an input; a row of NaN where an input cannot be read."""
         inputs = _as_list(images)
         table = np.full((len(inputs), len(self.classes)), np.nan, np.float32)
@@ -129,9 +140,11 @@ class Classifier:
                 table[row] = scored.probabilities
         return table
 
-    def score_each(self, images: Iterable[ImageInput], batch_size: int = BATCH) -> Iterator[tuple[ImageInput, Scored]]:
-        """Every input with its probabilities or its error, in order."""
-        for image, found in self.logits_each(images, self._read, batch_size):
+    def score_each(
+        self, images: Iterable[ImageInput], batch_size: int | None = None, skip: int = 0
+    ) -> Iterator[tuple[ImageInput, Scored]]:
+        """Every input (but the first `skip`) with its probabilities or its error, in order."""
+        for image, found in self.logits_each(images, self._read, batch_size, skip=skip):
             if isinstance(found, str):
                 yield image, Scored(None, found)
             else:
@@ -141,54 +154,40 @@ class Classifier:
         self,
         items: Iterable[T],
         read: Callable[[T], NDArray[np.uint8]],
-        batch_size: int = BATCH,
+        batch_size: int | None = None,
         rows: int = 1,
+        skip: int = 0,
     ) -> Iterator[tuple[T, NDArray[np.float32] | str]]:
         """Every item with the logits of its prepared pictures, or the reason why it cannot be read, in order.
 
         Args:
             items: whatever `read` takes.
             read: gives an item's prepared pixels, (rows, H, W, C) uint8, on a thread; an ImageError is the item's.
-            batch_size: how many pictures the engine sees at once.
+            batch_size: how many pictures the engine sees at once; by default what suits it.
             rows: how many pictures an item has, so that what waits stays bounded.
+            skip: how many items at the beginning get no answer.
 
         Returns:
             Pairs of an item and its logits (rows, classes) before the temperature, or the reason.
         """
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}, it must be at least 1")
-        ahead = max(2, 2 * batch_size // rows)
-        waiting: list[tuple[T, NDArray[np.uint8] | str]] = []
-        for item in read_ahead(lambda item: _read_or_reason(read, item), items, ahead=ahead):
-            waiting.append(item)
-            if len(waiting) * rows >= batch_size:
-                yield from self._answer(waiting, batch_size)
-                waiting = []
-        yield from self._answer(waiting, batch_size)
+        engine = self.engine
+        batch = batch_size or (BATCH if engine.streams == 1 else STREAM_BATCH)
+        overlap = not getattr(engine, "uses_cores", True)
+        return Road(read, self._run, engine.streams, batch, rows, overlap).answer(items, skip)
 
     def _read(self, image: ImageInput) -> NDArray[np.uint8]:
-        return self.preprocessing.pixels(image, limits=self.limits)[None]
-
-    def _answer(
-        self, items: list[tuple[T, NDArray[np.uint8] | str]], batch_size: int
-    ) -> Iterator[tuple[T, NDArray[np.float32] | str]]:
-        readable = [pixels for _, pixels in items if not isinstance(pixels, str)]
-        together = np.concatenate(readable) if readable else np.empty(0, np.uint8)
-        parts = [self.logits(together[i : i + batch_size]) for i in range(0, len(together), batch_size)]
-        logits, start = np.concatenate(parts) if parts else np.empty(0, np.float32), 0
-        for item, pixels in items:
-            if isinstance(pixels, str):
-                yield item, pixels
-            else:
-                yield item, logits[start : start + len(pixels)]
-                start += len(pixels)
+        source = image.read(self.limits) if isinstance(image, Member | Refused) else image
+        return self.preprocessing.pixels(source, limits=self.limits)[None]
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits (N, classes), before the temperature, of prepared pixels (N, H, W, C) uint8."""
-        logits = run_on_all(self.engine, pixels)
-        if not np.isfinite(logits).all():
-            raise BundleError("the model answers with NaN or infinity, its weights are broken")
-        return logits
+        return _checked(run_on_all(self.engine, pixels))
+
+    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """As `logits`, on one stream: for the road, which feeds them all itself."""
+        return _checked(self.engine.run(pixels))
 
     def calibrated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (N, classes) of logits (N, classes): the softmax after division by the bundle's temperature."""
@@ -199,6 +198,12 @@ class Classifier:
         return self.calibrated(self.logits(pixels))
 
 
+def _checked(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(logits).all():
+        raise BundleError("the model answers with NaN or infinity, its weights are broken")
+    return logits
+
+
 def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
     """Probabilities (N, classes) of logits (N, classes) divided by a temperature, in float32."""
     divided = logits / np.float32(temperature)
@@ -207,17 +212,32 @@ def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np
     return probabilities
 
 
-def _read_or_reason(read: Callable[[T], NDArray[np.uint8]], item: T) -> tuple[T, NDArray[np.uint8] | str]:
-    try:
-        return item, read(item)
-    except ImageError as error:
-        return item, str(error)
+def check_options(top: int, threshold: float | None) -> None:
+    """Refuse what `predict` cannot do."""
+    if top < 1:
+        raise UsageError(f"top is {top}, it must be at least 1")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UsageError(f"threshold is {threshold}, it must be a probability from 0 to 1")
+
+
+def name_of(image: ImageInput) -> str | None:
+    """The path of an input, or its name in a shard; None for what has none."""
+    if isinstance(image, str | os.PathLike):
+        return os.fspath(image)
+    return str(image) if isinstance(image, Member | Refused) else None
+
+
+def _likeliest(probabilities: NDArray[np.float32], top: int) -> NDArray[np.intp]:
+    """The places of the `top` largest, the largest first, the lower place first among equals."""
+    if top >= len(probabilities):
+        return np.argsort(-probabilities, kind="stable")
+    least = np.partition(probabilities, -top)[-top]
+    places = np.flatnonzero(probabilities >= least)  # few of many classes
+    return places[np.argsort(-probabilities[places], kind="stable")[:top]]
 
 
 def _as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
-    if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray) or hasattr(
-        images, "getbands"
-    ):
+    if isinstance(images, _SINGLE) or hasattr(images, "getbands"):
         if isinstance(images, np.ndarray) and images.ndim == 4:
             return list(images)
         return [images]  # type: ignore[list-item]
@@ -233,7 +253,7 @@ def predict(
     threshold: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:
-    """Classify files, whole folders and glob patterns.
+    """Classify files, whole folders, glob patterns, tables, lists and tar shards (`data.Inputs` tells them apart).
 
     Args:
         paths: what to classify; a folder gives its files in name order, what is no picture is answered with an error.
@@ -248,7 +268,7 @@ def predict(
     """
     from taxonet.inference.opening import load
 
-    files = expand_inputs([paths] if isinstance(paths, str | os.PathLike) else paths)
+    files = list(Inputs([paths] if isinstance(paths, str | os.PathLike) else paths))
     answers = []
     found = load(model, engine).predict_each(files, top, threshold=threshold)
     for done, answer in enumerate(found, start=1):

@@ -25,6 +25,11 @@ class TorchEngine:
         self.preprocessing = Preprocessing.parse(preprocessing) if isinstance(preprocessing, str) else preprocessing
         self._lock = threading.Lock()
 
+    @property
+    def uses_cores(self) -> bool:
+        """Whether a call needs the cores of the CPU; a GPU leaves them to the reading of pictures."""
+        return bool(next(self.network.parameters()).device.type == "cpu")
+
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits (N, classes) of pixels (N, H, W, C)."""
         import torch

@@ -1,0 +1,208 @@
+"""What PATH arguments mean: files, folders, glob patterns, lists, tables and tar shards, one picture after the other.
+
+Only names wait in memory, and of a list, a table or a shard only the one that is next.
+"""
+
+import csv
+import glob
+import itertools
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, NoReturn, TypeAlias
+
+from taxonet.data.shards import Member, Refused, is_shard, read_shard
+from taxonet.data.sources import TABLES, files_below, formats, is_picture
+from taxonet.errors import DataError, UsageError, nearest
+
+PictureInput: TypeAlias = Path | Member | Refused
+PathLike: TypeAlias = str | os.PathLike[str]
+
+STDIN = ("-", "@-")  # the second for a command line that takes a lone hyphen for an option
+BLOCK = 2**16  # bytes of a list at a time
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+class Inputs:
+    """The pictures that arguments mean, in the order given; iterating reads the sources anew each time.
+
+    Args:
+        paths: a file; a folder (its files in name order, hidden ones left out); a glob pattern; a tar shard, several of
+            them by a pattern or as `shard-{000..009}.tar`; a `.csv` or `.parquet` file with a column `path`, whose
+            relative paths count from the table; `@FILE`, a list; `-`, a list on stdin. A file of the very name comes
+            before every other meaning.
+        lists: lists: one path a line, or separated by NUL as `find -print0` writes; relative paths count from the
+            current folder. `-` is stdin.
+
+    What is no picture, or does not exist, stays, so that it is answered with an error.
+    """
+
+    def __init__(self, paths: Iterable[PathLike], lists: Iterable[PathLike] = ()) -> None:
+        self.paths = [os.fspath(path) for path in paths]
+        self.lists = [os.fspath(name) for name in lists]
+
+    def __iter__(self) -> Iterator[PictureInput]:
+        for name in self._names(stdin=True):
+            if isinstance(name, Path) and is_shard(name):
+                yield from read_shard(name)
+            else:
+                yield name
+
+    def count(self) -> int | None:
+        """Look over every source without opening a picture; how many inputs there are, None when that takes reading.
+
+        Stdin cannot be read twice, and a shard tells its number only at its end.
+
+        Raises:
+            DataError: a folder without pictures, a pattern that matches nothing, a list or table that cannot be read.
+        """
+        total, known = 0, not {*STDIN}.intersection((*self.paths, *self.lists))
+        for name in self._names(stdin=False):
+            known = known and not (isinstance(name, Path) and is_shard(name))
+            total += 1
+        return total if known else None
+
+    def _names(self, stdin: bool) -> Iterator[Path | Refused]:
+        for word in self.paths:
+            yield from _list(word, stdin) if word in STDIN else _source(word)
+        for name in self.lists:
+            yield from _list(name, stdin)
+
+
+def _source(word: str) -> Iterable[Path | Refused]:
+    path = Path(word)
+    if path.is_dir():
+        return _folder(path)
+    if path.suffix.lower() in TABLES and path.is_file():
+        return _table(path)
+    if path.exists():
+        return [path]
+    if word.startswith("@"):
+        return _list(word[1:], stdin=False)
+    spellings = _braces(word)
+    if len(spellings) > 1:
+        return itertools.chain.from_iterable(map(_source, spellings))
+    return map(Path, _matches(word)) if glob.has_magic(word) else [path]
+
+
+def _folder(path: Path) -> Iterator[Path]:
+    if not any(is_picture(file) or is_shard(file) for file in files_below(path, _refuse_folder)):
+        raise DataError(f"{path} holds no pictures (formats: {formats()})")
+    yield from files_below(path, _refuse_folder)
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error
+
+
+def _matches(pattern: str) -> list[str]:
+    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - an absolute pattern is allowed here
+    files = [match for match in matches if not Path(match).is_dir()]
+    if not files:
+        raise DataError(f"no file matches {pattern}" + (", only folders do" if matches else ""))
+    return files
+
+
+def _braces(word: str) -> list[str]:
+    """`a-{08..10}.tar` → a-08.tar, a-09.tar, a-10.tar; `{a,b}.tar` → a.tar, b.tar; the word itself without braces."""
+    match = re.search(r"\{([^{}]*)\}", word)
+    if not match:
+        return [word]
+    bounds = _RANGE.fullmatch(match[1])
+    if bounds:
+        first, last = int(bounds[1]), int(bounds[2])
+        if last < first or last - first >= 10**6:
+            raise UsageError(f"{word}: {match[0]} must count upwards, over less than a million numbers")
+        choices = [str(number).zfill(len(bounds[1])) for number in range(first, last + 1)]
+    elif "," in match[1]:
+        choices = match[1].split(",")
+    else:
+        return [word]
+    head, tail = word[: match.start()], word[match.end() :]
+    return [spelling for choice in choices for spelling in _braces(f"{head}{choice}{tail}")]
+
+
+def _list(name: str, stdin: bool) -> Iterator[Path]:
+    if name in STDIN:
+        yield from _entries(sys.stdin.buffer) if stdin else ()
+        return
+    try:
+        with Path(name).open("rb") as file:
+            yield from _entries(file)
+    except OSError as error:
+        raise DataError(f"the list {name} cannot be read: {error.strerror or error}") from error
+
+
+def _entries(file: BinaryIO) -> Iterator[Path]:
+    return (Path(os.fsdecode(line)) for line in _lines(file))
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The entries of a list that are not empty; NUL separates them where the list's beginning holds one."""
+    read = getattr(file, "read1", file.read)
+    block = read(BLOCK).removeprefix(b"\xef\xbb\xbf")
+    separator, ends = (b"\0", b"") if b"\0" in block else (b"\n", b"\r")
+    rest = b""
+    while block:
+        *whole, rest = (rest + block).split(separator)
+        yield from (line for entry in whole if (line := entry.rstrip(ends) if ends else entry))
+        block = read(BLOCK)
+    if line := rest.rstrip(ends) if ends else rest:
+        yield line
+
+
+def _table(path: Path) -> Iterator[Path | Refused]:
+    for number, text in enumerate(_csv_paths(path) if path.suffix.lower() == ".csv" else _parquet_paths(path), start=1):
+        if text.strip():
+            yield path.parent / text.strip()
+        else:
+            yield Refused(f"{path}, row {number}", "the path is empty")
+
+
+def _csv_paths(path: Path) -> Iterator[str]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = [name.strip() for name in next(reader, [])]
+            place = _column(path, header)
+            yield from (row[place] if place < len(row) else "" for row in reader if row)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as CSV: {error}") from error
+
+
+def _parquet_paths(path: Path) -> Iterator[str]:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DataError(f"{path} is Parquet, which needs pyarrow: pip install 'taxonet[parquet]'") from error
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            _column(path, file.schema_arrow.names)
+            for batch in file.iter_batches(columns=["path"]):
+                yield from ("" if cell is None else str(cell) for cell in batch.column(0).to_pylist())
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+
+
+def _column(path: Path, header: Sequence[str]) -> int:
+    if header.count("path") != 1:
+        have = f"has {header.count('path')} columns" if "path" in header else "has no column"
+        hint = "" if "path" in header else nearest("path", header)
+        raise DataError(f"{path} {have} 'path'{hint}")
+    return header.index("path")
+
+
+def expand_inputs(inputs: Iterable[PathLike]) -> list[Path]:
+    """The files that PATH arguments mean where only files, folders and patterns will do."""
+    paths: list[Path] = []
+    for item in inputs:
+        path, word = Path(item), os.fspath(item)
+        if path.is_dir():
+            paths += _folder(path)
+        elif not path.exists() and glob.has_magic(word):
+            paths += map(Path, _matches(word))
+        else:
+            paths.append(path)
+    return paths

@@ -1,0 +1,214 @@
+"""Large jobs: answers to a file as they come, and the rest of them after any interruption."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from taxonet._version import __version__
+from taxonet.data.inputs import Inputs, PathLike, PictureInput
+from taxonet.errors import DataError, UsageError
+from taxonet.files import write_atomically
+from taxonet.inference.classifier import Classifier, check_options, name_of
+from taxonet.inference.opening import load
+from taxonet.inference.parquet import from_parquet, require_parquet, to_parquet
+from taxonet.inference.results import AnswerFile, CsvFormat, Format, JsonLines
+
+Progress = Callable[[int, int, int | None], None]
+"""Called with (inputs answered, of them broken, inputs in all or None when that is not known)."""
+
+JSON_LINES, PARQUET = (".jsonl", ".ndjson"), (".parquet", ".pq")
+
+
+@dataclass(frozen=True)
+class PredictedFiles:
+    """What a job has done: `answers` stand in `out`, `broken` of them are errors, `resumed` stood there before."""
+
+    out: Path
+    answers: int
+    broken: int
+    resumed: int
+
+
+def predict_files(
+    inputs: PathLike | Iterable[PathLike] = (),
+    *,
+    out: PathLike,
+    model: PathLike = "efficientnet_lite0",
+    lists: Iterable[PathLike] = (),
+    top: int = 5,
+    engine: str = "auto",
+    threshold: float | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> PredictedFiles:
+    """Classify any number of files; the answers go to a file as they come, in the order of the inputs.
+
+    Args:
+        inputs: files, folders, patterns, tables, tar shards, lists (`data.Inputs`).
+        out: `.csv` (one line a class), `.jsonl` (one object an answer) or `.parquet` (as the CSV; while the work goes
+            on the answers stand in `OUT.part.jsonl`). `OUT.run.json` says beside it which model and options answered.
+        model: a bundle's path or a catalogue name.
+        lists: files that list inputs.
+        top: how many classes an answer names.
+        engine: what runs the model.
+        threshold: probability under which an answer is "none of these"; by default the bundle's.
+        resume: go on with `out` after its last whole answer; where there is none, begin.
+        progress: is told after every answer.
+
+    A job that was killed at any instant and resumed ends in the bytes of one that was not. The file is always the
+    beginning of what the whole job writes, so the inputs may grow at their end and not change before it.
+
+    Raises:
+        UsageError: a wrong value; `out` exists and `resume` is False; it was begun with another model or options.
+        DataError: an input cannot be used, or `out` cannot be written.
+    """
+    check_options(top, threshold)
+    target = Path(out)
+    sources = Inputs([inputs] if isinstance(inputs, str | os.PathLike) else inputs, lists)
+    journal = _journal(target)
+    record = _read_record(target, journal, resume)
+    total = sources.count()  # also refuses at once what the work would meet after hours
+    classifier = load(model, record.get("engine", engine) if engine == "auto" else engine)
+    facts = _facts(classifier, top, threshold)
+    if record:
+        _check_record(target, record, facts)
+    else:
+        write_atomically(_record_path(target), (json.dumps(facts, indent=2) + "\n").encode())
+    if target.suffix.lower() in PARQUET and target.exists() and not journal.exists():
+        from_parquet(target, journal)
+    with AnswerFile(journal, _layout(target, classifier, top)) as answers:
+        found = _work(classifier, sources, answers, (top, threshold), progress, total)
+    if journal != target:
+        to_parquet(journal, target)
+    return PredictedFiles(target, *found)
+
+
+def _work(
+    classifier: Classifier,
+    sources: Inputs,
+    answers: AnswerFile,
+    options: tuple[int, float | None],
+    progress: Progress | None,
+    total: int | None,
+) -> tuple[int, int, int]:
+    """Answer what is not answered yet: (answers in all, broken in all, answers that were there)."""
+    resumed, broken = answers.done, answers.broken
+    done, (top, threshold) = resumed, options
+    if progress and resumed:
+        progress(done, broken, total)
+    rest = classifier.predict_each(_checked(sources, answers), top, threshold=threshold, skip=resumed)
+    for done, answer in enumerate(rest, start=resumed + 1):
+        answers.append(answer)
+        broken += answer.error is not None
+        if progress:
+            progress(done, broken, total)
+    return done, broken, resumed
+
+
+def _checked(sources: Inputs, answers: AnswerFile) -> Iterator[PictureInput]:
+    """The inputs; those that are answered already must be those of the file, in its order."""
+    names = answers.names()
+    for place, (source, name) in enumerate(_pairs(sources, names), start=1):
+        if name is not None and (source is None or answers.layout.spelling(name_of(source) or "") != name):
+            now = "the inputs end" if source is None else f"the inputs have {name_of(source)}"
+            raise UsageError(
+                f"answer {place} in {answers.path} is of {name}, where {now}: "
+                "the inputs have changed, so it cannot be resumed; give another --out"
+            )
+        if source is not None:
+            yield source
+
+
+def _pairs(sources: Inputs, names: Iterator[str]) -> Iterator[tuple[PictureInput | None, str | None]]:
+    return zip_longest(sources, names)
+
+
+def _journal(target: Path) -> Path:
+    suffix = target.suffix.lower()
+    if suffix not in (".csv", *JSON_LINES, *PARQUET):
+        raise UsageError(f"--out is '{target}', its extension must be .csv, .jsonl or .parquet")
+    if target.is_dir():
+        raise UsageError(f"--out is {target}, which is a folder, and a file is wanted")
+    if not target.absolute().parent.is_dir():
+        raise UsageError(f"the folder {target.parent} of --out does not exist")
+    if suffix in PARQUET:
+        require_parquet(target)
+        return target.with_name(f"{target.name}.part.jsonl")
+    return target
+
+
+def _layout(target: Path, classifier: Classifier, top: int) -> Format:
+    if target.suffix.lower() == ".csv":
+        return CsvFormat(min(top, len(classifier.classes)))
+    return JsonLines(only_text=target.suffix.lower() in PARQUET)
+
+
+def _record_path(target: Path) -> Path:
+    return target.with_name(f"{target.name}.run.json")
+
+
+def _read_record(target: Path, journal: Path, resume: bool) -> dict[str, Any]:
+    """What the file that is to be resumed was begun with; nothing where the work begins."""
+    if not target.exists() and not journal.exists():
+        return {}
+    if not resume:
+        raise UsageError(f"{target} is there already: --resume goes on with it, or remove it")
+    path = _record_path(target)
+    try:
+        record = json.loads(path.read_bytes())
+        if not isinstance(record, dict) or record.get("schema") != 1:
+            raise ValueError
+    except FileNotFoundError:
+        raise UsageError(
+            f"{target} cannot be resumed: {path.name}, which says what answered, is not beside it"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{target} cannot be resumed: {path} cannot be read, or is no record of this version"
+        ) from error
+    return record
+
+
+def _facts(classifier: Classifier, top: int, threshold: float | None) -> dict[str, Any]:
+    """What decides an answer. `probe` is the logits of a picture that we draw: they tell weights apart."""
+    info = classifier.info
+    named = json.dumps([info.variant, dict(info.options), info.classes, info.preprocessing, info.temperature])
+    return {
+        "schema": 1,
+        "taxonet": __version__,
+        "network": info.variant,
+        "model": hashlib.sha256(named.encode()).hexdigest(),
+        "engine": classifier.engine.name,
+        "top": top,
+        "threshold": (info.threshold or 0.0) if threshold is None else threshold,
+        "probe": [round(float(logit), 6) for logit in classifier.logits(_drawn(classifier))[0][:64]],
+    }
+
+
+def _drawn(classifier: Classifier) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    height, width = classifier.preprocessing.output_size
+    down, across = np.mgrid[0:height, 0:width]
+    planes = [255 * down // height, 255 * across // width, (down * across) % 256]
+    return np.stack(planes[: classifier.preprocessing.channels], axis=-1).astype(np.uint8)[None]
+
+
+def _check_record(target: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    then, new = (np.array(record.get("probe", []), np.float64) for record in (before, now))
+    same = then.shape == new.shape and bool(np.abs(then - new).max() <= 1e-3 * np.abs(new).max())
+    if before.get("model") != now["model"] or not same:
+        raise UsageError(
+            f"{target} was begun with another model ({before.get('network')}): resume it with that one, "
+            "or give another --out"
+        )
+    for name in ("engine", "top", "threshold"):
+        if before.get(name) != now[name]:
+            raise UsageError(
+                f"{target} was begun with --{name} {before.get(name)}, not {now[name]}: resume it with that"
+            )
