@@ -3,7 +3,8 @@
 Weights are real where they are installed (EfficientNet-Lite0) or given (`--weights NETWORK=FILE`, as for `taxonet train
 --weights`). Elsewhere they are fresh and scaled, which makes no difference to speed: batch norm takes its statistics
 from 32 of the photos and the classifier's bias takes away the mean of their logits, so that activations keep their size
-and different photos get different labels, which lets the agreement of labels say something.
+and different photos get different labels, which lets the agreement of labels say something. Such a network is sensitive:
+where pixels differ at all (a scaled decode of 12 megapixels), only real weights can show that labels agree.
 """
 
 import json

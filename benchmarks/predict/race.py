@@ -27,8 +27,8 @@ from peers import CONTENDERS, cores
 
 from networks import Files
 
-TRIAL = 32  # photos on which settings are tried at least; else half of them
-WARM_UP = 16  # photos before
+TRIAL = 24  # photos on which settings are tried at least; else half of them
+WARM_UP = 8  # photos before
 
 
 @dataclass

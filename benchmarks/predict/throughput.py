@@ -47,7 +47,8 @@ def measure(options: argparse.Namespace, network: str, kind: str, folder: Path) 
     peers = any(peer.NAME in options.only for peer in PEERS)
     given = dict(pair.split("=", 1) for pair in options.weights).get(network)
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        files: Files = pool.submit(prepare, network, folder / network, photos, given, peers).result()
+        home = folder / (f"{network}-{Path(given).stem}" if given else network)
+        files: Files = pool.submit(prepare, network, home, photos, given, peers).result()
     results = race(options.only, files, photos, options.rounds, options.under, say)
     row = summary(results, count)
     row |= {"network": network, "photos": kind, "count": count, "weights": files.weights}
