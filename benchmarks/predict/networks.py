@@ -2,9 +2,9 @@
 
 Weights are real where they are installed (EfficientNet-Lite0) or given (`--weights NETWORK=FILE`, as for `taxonet train
 --weights`). Elsewhere they are fresh and scaled, which makes no difference to speed: batch norm takes its statistics
-from 32 of the photos and the classifier's bias takes away the mean of their logits, so that activations keep their size
-and different photos get different labels, which lets the agreement of labels say something. Such a network is sensitive:
-where pixels differ at all (a scaled decode of 12 megapixels), only real weights can show that labels agree.
+from 32 of the photos, so that activations keep their size, and the classifier answers which of these 32 a photo is most
+like, so that labels differ and do not hang on the last bit. Where pixels themselves differ a little (a scaled decode of
+12 megapixels) only real weights show how many labels do.
 """
 
 import json
@@ -116,7 +116,7 @@ def pixels(photos: list[Path], normalisation: str):
 
 
 def scale(model, batch) -> None:
-    """Statistics of batch norm and the classifier's bias from a batch."""
+    """Statistics of batch norm from a batch, and a classifier whose class k is the likeness to picture k of it."""
     import torch
 
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
@@ -124,11 +124,18 @@ def scale(model, batch) -> None:
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean
+    seen = []
+    model.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
         model.train()(batch)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        model.classifier.bias -= model.eval()(batch).mean(0)
+        model.eval()(batch)
+        mean = seen[-1].mean(0)
+        apart = seen[-1] - mean
+        rows = 10 * apart / apart.square().sum(1, keepdim=True)
+        model.classifier.weight.zero_()[: len(rows)] = rows
+        model.classifier.bias.fill_(-100)[: len(rows)] = -rows @ mean
 
 
 def write_peers(files: Files, photos: list[Path]) -> None:
