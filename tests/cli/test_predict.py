@@ -115,7 +115,7 @@ def test_a_file_name_that_is_no_text(predict, photos):
         (
             ["a.png", "--engine", "tourch"],
             2,
-            "there is no engine 'tourch', it must be one of: auto, torch, openvino; did you mean",
+            "there is no engine 'tourch', it must be one of: auto, torch, openvino, onnxruntime; did you mean",
         ),
         (["a.png", "--json", "--csv", "x.csv"], 2, "--json and --csv exclude each other"),
         (["a.png", "--csv", "nowhere/x.csv"], 2, "the folder nowhere of --csv does not exist"),

@@ -467,10 +467,10 @@ def test_a_file_without_permission(tmp_path, monkeypatch):
     path = tmp_path / "locked.jpg"
     path.write_bytes(b"x")
 
-    def refuse(self):
+    def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)  # root may read everything
+    monkeypatch.setattr("os.open", refuse)  # root may read everything
     with pytest.raises(ImageError, match=r"^the file may not be read: permission denied$"):
         decode(path)
 

@@ -247,7 +247,8 @@ def test_predict_takes_files_folders_and_patterns(small_bundle, fill, tmp_path):
 
 def test_an_unknown_engine_is_refused_before_anything_is_opened(tmp_path):
     with pytest.raises(
-        UsageError, match=r"there is no engine 'touch', it must be one of: auto, torch, openvino; did you mean"
+        UsageError,
+        match=r"there is no engine 'touch', it must be one of: auto, torch, openvino, onnxruntime; did you mean",
     ):
         taxonet.load(tmp_path / "gone.safetensors", engine="touch")
 

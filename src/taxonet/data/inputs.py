@@ -136,10 +136,10 @@ def _list(name: str, stdin: bool) -> Iterator[Path]:
 
 
 def _entries(file: BinaryIO) -> Iterator[Path]:
-    return (Path(os.fsdecode(line)) for line in _lines(file))
+    return (Path(os.fsdecode(line)) for line in read_lines(file))
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
+def read_lines(file: BinaryIO) -> Iterator[bytes]:
     """The entries of a list that are not empty; NUL separates them where the list's beginning holds one."""
     read = getattr(file, "read1", file.read)
     block = read(BLOCK).removeprefix(b"\xef\xbb\xbf")

@@ -117,19 +117,20 @@ def read_shard(path: Path) -> Iterator[Member | Refused]:
     if path.exists() and not path.is_file():
         yield Refused(str(path), "it is not a regular file")
         return
-    count, damage = 0, None
+    count, damage, shard = 0, None, None
     try:
         shard = _Shard(path)
         for entry in _entries(shard):
             count += 1
             yield Member(shard, entry.name.removeprefix("./"), entry.offset_data, entry.size)
-        damage = shard.damage
     except FileNotFoundError:
         damage = "the file does not exist"
     except tarfile.TarError as error:
         damage = f"the shard is damaged after {count} pictures: {error}" if count else f"it is no tar file: {error}"
     except OSError as error:
         damage = f"the shard cannot be read: {error.strerror or error}"
+    if shard and shard.damage:  # of its compression; what the tar lacks follows from it
+        damage = shard.damage
     if damage or not count:
         yield Refused(str(path), damage or "the shard holds no pictures")
 

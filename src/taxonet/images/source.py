@@ -5,7 +5,6 @@ import io
 import os
 import stat
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
@@ -29,6 +28,8 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "BMP": BmpImageFile,
     "TIFF": TiffImageFile,
 }
+
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # should a pipe have come in a file's place
 
 # (offset, signature, what it is)
 _SIGNATURES = (
@@ -87,13 +88,15 @@ def check_bytes(size: int, limits: Limits) -> None:
 def read_file(path: str | os.PathLike[str], limits: Limits) -> bytes:
     """Return the bytes of the regular file `path`; raise ImageError when it cannot be read or is too large."""
     try:
-        status = Path(path).stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError("it is a folder, not a file")
-        if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever, a device never ends
-            raise ImageError("it is not a regular file")
-        check_bytes(status.st_size, limits)
-        data = Path(path).read_bytes()
+        _check_regular(os.stat(path))  # noqa: PTH116 - pathlib takes as long as the reading itself
+        handle = os.open(path, os.O_RDONLY | _NO_WAITING)
+        try:
+            status = os.fstat(handle)  # it may have been replaced
+            _check_regular(status)
+            check_bytes(status.st_size, limits)
+            data = _read_whole(handle, status.st_size)
+        finally:
+            os.close(handle)
     except FileNotFoundError:
         raise ImageError("the file does not exist") from None
     except PermissionError:
@@ -103,6 +106,22 @@ def read_file(path: str | os.PathLike[str], limits: Limits) -> bytes:
     except ValueError:
         raise ImageError("the path is not valid: it holds a null character") from None
     check_bytes(len(data), limits)
+    return data
+
+
+def _check_regular(status: os.stat_result) -> None:
+    """A pipe would block for ever, a device never ends, and opening one may set something going."""
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError("it is a folder, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("it is not a regular file")
+
+
+def _read_whole(handle: int, size: int) -> bytes:
+    """The bytes up to the end, or one more than `size` of a file that grows meanwhile; mostly in one piece."""
+    data = os.read(handle, size + 1)
+    while len(data) <= size and (more := os.read(handle, size + 1 - len(data))):
+        data += more
     return data
 
 

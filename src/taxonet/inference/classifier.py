@@ -183,11 +183,10 @@ class Classifier:
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits (N, classes), before the temperature, of prepared pixels (N, H, W, C) uint8."""
-        return _checked(run_on_all(self.engine, pixels))
+        return _finite(run_on_all(self.engine, pixels))
 
     def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """As `logits`, on one stream: for the road, which feeds them all itself."""
-        return _checked(self.engine.run(pixels))
+        return _finite(self.engine.run(pixels))
 
     def calibrated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (N, classes) of logits (N, classes): the softmax after division by the bundle's temperature."""
@@ -198,7 +197,7 @@ class Classifier:
         return self.calibrated(self.logits(pixels))
 
 
-def _checked(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def _finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     if not np.isfinite(logits).all():
         raise BundleError("the model answers with NaN or infinity, its weights are broken")
     return logits

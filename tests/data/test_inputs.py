@@ -1,0 +1,153 @@
+"""Inputs of large jobs: lists, tables, tar shards; in order, with what cannot be used at its place."""
+
+import io
+import itertools
+import subprocess
+import sys
+import tarfile
+import tracemalloc
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from taxonet.data import Inputs
+from taxonet.data.inputs import expand_inputs, read_lines
+from taxonet.data.shards import Refused, read_shard
+from taxonet.errors import DataError, ImageError, UsageError
+from taxonet.images import DEFAULT_LIMITS
+
+
+def shard(path, members, mode="w"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def names(*paths, lists=()):
+    return [str(one) for one in Inputs(paths, lists)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"b.jpg\n\na b.jpg\nc.jpg",
+        b"b.jpg\r\na b.jpg\r\nc.jpg\r\n",
+        b"\xef\xbb\xbfb.jpg\na b.jpg\nc.jpg\n",
+        b"b.jpg\0a b.jpg\0c.jpg\0",
+    ],
+)
+def test_a_list_has_one_path_a_line_or_separated_by_nul(tmp_path, content):
+    (tmp_path / "files.txt").write_bytes(content)
+    expected = ["b.jpg", "a b.jpg", "c.jpg"]
+    assert names(f"@{tmp_path / 'files.txt'}") == names(lists=[tmp_path / "files.txt"]) == expected
+    assert Inputs([f"@{tmp_path / 'files.txt'}"]).count() == 3
+
+
+def test_a_path_with_a_line_end_survives_nul_and_odd_bytes_survive_both(tmp_path):
+    (tmp_path / "files").write_bytes(b"a\nb.jpg\0caf\xe9.jpg\0")
+    assert names(lists=[tmp_path / "files"]) == ["a\nb.jpg", "caf\udce9.jpg"]
+
+
+def test_a_list_is_read_piece_by_piece():
+    class Endless(io.RawIOBase):
+        read1 = staticmethod(lambda size: b"a.jpg\n" * (size // 6) + b"a.jpg\n"[: size % 6])  # cuts no path in two
+
+    assert len(list(itertools.islice(read_lines(Endless()), 100_000))) == 100_000
+
+
+def test_stdin_is_a_list(tmp_path):
+    code = "from taxonet.data import Inputs; i = Inputs(['-']); print(i.count(), [str(p) for p in i])"
+    ran = subprocess.run([sys.executable, "-c", code], input=b"x.jpg\ny.jpg\n", capture_output=True, check=True)
+    assert ran.stdout == b"None ['x.jpg', 'y.jpg']\n"
+
+
+def test_tables_give_paths_beside_themselves(tmp_path):
+    (tmp_path / "t.csv").write_text("label,path\ncat,a.jpg\ndog,/b.jpg\ncat,\n\ncat,sub/c.jpg\n", "utf-8")
+    expected = [str(tmp_path / "a.jpg"), "/b.jpg", f"{tmp_path / 't.csv'}, row 3", str(tmp_path / "sub/c.jpg")]
+    assert names(tmp_path / "t.csv") == expected
+    rows = ["a.jpg", "/b.jpg", None, "sub/c.jpg"]
+    pyarrow.parquet.write_table(pyarrow.table({"path": rows, "other": [1, 2, 3, 4]}), tmp_path / "t.parquet")
+    assert names(tmp_path / "t.parquet") == [name.replace(".csv", ".parquet") for name in expected]
+    assert Inputs([tmp_path / "t.parquet"]).count() == 4
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("none.csv", r"none.csv has no column 'path'; did you mean 'paths'\?"),
+        ("two.csv", "two.csv has 2 columns 'path'"),
+        ("@gone.txt", "the list gone.txt cannot be read: No such file"),
+        ("damaged.parquet", "damaged.parquet cannot be read as Parquet"),
+        ("hollow", "hollow holds no pictures"),
+        ("*.tar", "no file matches"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_the_work(tmp_path, monkeypatch, word, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hollow").mkdir()
+    (tmp_path / "none.csv").write_text("paths\na.jpg\n")
+    (tmp_path / "two.csv").write_text("path,path\na.jpg,b.jpg\n")
+    (tmp_path / "damaged.parquet").write_bytes(b"PAR1" + b"\0" * 64 + b"PAR1")
+    with pytest.raises(DataError, match=sentence):
+        Inputs(["a.jpg", word]).count()
+
+
+def test_shards_by_braces_pattern_and_folder(tmp_path):
+    for number in range(3):
+        shard(tmp_path / f"s-{number:02d}.tar", {f"{number}.jpg": b"x", f"{number}.cls": b"1"})
+    expected = [f"{tmp_path}/s-0{i}.tar/{i}.jpg" for i in range(3)]
+    assert names(tmp_path / "s-{00..02}.tar") == names(tmp_path / "s-*.tar") == names(tmp_path) == expected
+    assert names(tmp_path / "s-{00,02}.tar") == [expected[0], expected[2]]
+    assert Inputs([tmp_path / "s-{00..02}.tar"]).count() is None
+    assert names(tmp_path / "s-{02..03}.tar") == [expected[2], f"{tmp_path}/s-03.tar"]  # the last is answered: missing
+    (tmp_path / "{a,b}.jpg").touch()
+    assert names(tmp_path / "{a,b}.jpg") == [f"{tmp_path}/{{a,b}}.jpg"]  # a file of that name comes first
+    with pytest.raises(UsageError, match=r"\{5\.\.2\} must count upwards"):
+        names(tmp_path / "s-{5..2}.tar")
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [("tar", "w"), ("tar.gz", "w:gz"), ("tgz", "w:gz"), ("tar.xz", "w:xz")])
+def test_members_are_the_pictures_of_a_shard(tmp_path, suffix, mode):
+    members = {"k1.jpg": b"one", "k1.json": b"{}", "./deep/k2.PNG": b"two", "._k1.jpg": b"mac", "k3.webp": b"three"}
+    found = list(read_shard(shard(tmp_path / f"s.{suffix}", members, mode)))
+    assert [one.name for one in found] == ["k1.jpg", "deep/k2.PNG", "k3.webp"]
+    assert [one.read(DEFAULT_LIMITS) for one in reversed(found)] == [b"three", b"two", b"one"]
+
+
+def test_a_damaged_shard_costs_what_is_lost(tmp_path):
+    path = shard(tmp_path / "s.tar", {f"{i}.jpg": bytes([i]) * 3000 for i in range(1, 5)})
+    path.write_bytes(path.read_bytes()[: 512 + 3072 + 512 + 1000])
+    one, two, end = read_shard(path)
+    assert one.read(DEFAULT_LIMITS) == b"\1" * 3000
+    with pytest.raises(ImageError, match="the shard ends in the middle of it"):
+        two.read(DEFAULT_LIMITS)
+    assert isinstance(end, Refused)
+    assert end.reason.startswith("the shard is damaged after 2 pictures: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"text " * 400, "it is no tar file"), (b"", "no"), (b"\x1f\x8b\x08bad", "damaged")]
+)
+def test_what_is_no_shard(tmp_path, content, reason):
+    (tmp_path / "s.tar").write_bytes(content)
+    (found,) = read_shard(tmp_path / "s.tar")
+    assert reason in found.reason
+
+
+def test_a_shard_of_many_members_keeps_no_headers(tmp_path):
+    path = shard(tmp_path / "s.tar", {f"{i:06d}.jpg": b"x" for i in range(5000)})
+    tracemalloc.start()
+    assert sum(1 for _ in read_shard(path)) == 5000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_expand_inputs_takes_a_shard_for_a_file(tmp_path):
+    path = shard(tmp_path / "s.tar", {"1.jpg": b"x"})
+    assert expand_inputs([path]) == [path]
