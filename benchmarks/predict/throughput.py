@@ -48,7 +48,8 @@ def measure(options: argparse.Namespace, network: str, kind: str, folder: Path) 
     given = dict(pair.split("=", 1) for pair in options.weights).get(network)
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         home = folder / (f"{network}-{Path(given).stem}" if given else network)
-        files: Files = pool.submit(prepare, network, home, photos, given, peers).result()
+        int8 = options.int8 and any("int8" in name for name in options.only)
+        files: Files = pool.submit(prepare, network, home, photos, given, peers, int8).result()
     results = race(options.only, files, photos, options.rounds, options.under, say)
     row = summary(results, count)
     row |= {"network": network, "photos": kind, "count": count, "weights": files.weights}
@@ -137,6 +138,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=THROUGHPUT, choices=THROUGHPUT, help="contenders; by default all")
     parser.add_argument("--weights", nargs="*", default=[], metavar="NETWORK=FILE", help="real weights of a network")
     parser.add_argument("--work", type=Path, help="where photos and model files are kept for the next time")
+    parser.add_argument("--int8", action="store_true", help="quantise the networks on the photos, for `taxonet int8`")
     parser.add_argument("--under", metavar="COMMAND", help="what runs a command when the machine is free")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
