@@ -31,7 +31,7 @@ LINE = "{:<18} {:>8}  {:>8}  {:>10}  {:>12}"
 def measure(options: argparse.Namespace, network: str, kind: str, folder: Path) -> dict[str, Any]:
     photos = make_photos(folder / f"photos-{kind}", kind, options.count, options.data)
     peers = any(name in options.only for name in ("openvino latency", *(peer.NAME for peer in PEERS)))
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with Alone(options.under), ProcessPoolExecutor(1, get_context("spawn")) as pool:
         files: Files = pool.submit(prepare, network, folder / network, photos, None, peers).result()
     row = {"network": network, "photos": kind, "count": options.count, "rounds": options.rounds}
     return row | {"contenders": in_turn(options, files, photos)}

@@ -27,7 +27,7 @@ from peers import CONTENDERS, cores
 
 from networks import Files
 
-TRIAL = 24  # photos on which settings are tried at least; else half of them
+TRIAL = 24  # photos on which settings are tried at least; else a quarter of them
 WARM_UP = 8  # photos before
 
 
@@ -158,7 +158,7 @@ def race(
                 turn.between()
             for runner in runners:
                 say(f"{files.network}: {runner.name} tries its settings")
-                tune(runner, min(max(TRIAL, len(photos) // 2), len(photos)), turn)
+                tune(runner, min(max(TRIAL, len(photos) // 4), len(photos)), turn)
             for number in range(rounds):
                 say(f"{files.network}: round {number + 1} of {rounds}")
                 first = number % len(runners)
@@ -178,16 +178,22 @@ def own_threads() -> None:
 
 
 def tune(runner: Runner, count: int, turn: Alone) -> None:
-    """Try each setting warm and keep the fastest."""
-    for setting in runner.choices:
-        runner.ask("trial", setting, min(WARM_UP, count))
-        answer = runner.ask("trial", setting, count) if len(runner.choices) > 1 else (1.0,)
-        if answer:
-            runner.result.trials.append({**setting, "rate": count / answer[0]})
-        turn.between()
-    if runner.result.trials:
-        best = max(runner.result.trials, key=lambda trial: trial["rate"])
-        runner.result.setting = {key: value for key, value in best.items() if key != "rate"}
+    """Try each setting twice, warm, and keep the one that was fastest at its best."""
+    if len(runner.choices) == 1:
+        runner.result.setting = runner.choices[0]
+        runner.ask("trial", runner.result.setting, WARM_UP)
+        return
+    rates = [0.0] * len(runner.choices)
+    for _ in range(2):
+        for place, setting in enumerate(runner.choices):
+            if not rates[place]:
+                runner.ask("trial", setting, WARM_UP)
+            if answer := runner.ask("trial", setting, count):
+                rates[place] = max(rates[place], count / answer[0])
+            turn.between()
+    tried = zip(runner.choices, rates, strict=True)
+    runner.result.trials = [{**setting, "rate": rate} for setting, rate in tried]
+    runner.result.setting = runner.choices[rates.index(max(rates))]
 
 
 def measure(runner: Runner) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from peers import PEERS, THROUGHPUT, missing_packages
 from photos import KINDS, make_photos
-from race import Result, agreement, machine, race, ratio
+from race import Alone, Result, agreement, machine, race, ratio
 
 from networks import TIMM, Files, prepare
 
@@ -46,7 +46,7 @@ def measure(options: argparse.Namespace, network: str, kind: str, folder: Path) 
     photos = make_photos(folder / f"photos-{kind}", kind, count, options.data)[:count]
     peers = any(peer.NAME in options.only for peer in PEERS)
     given = dict(pair.split("=", 1) for pair in options.weights).get(network)
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with Alone(options.under), ProcessPoolExecutor(1, get_context("spawn")) as pool:
         home = folder / (f"{network}-{Path(given).stem}" if given else network)
         int8 = options.int8 and any("int8" in name for name in options.only)
         files: Files = pool.submit(prepare, network, home, photos, given, peers, int8).result()
