@@ -179,6 +179,8 @@ def own_threads() -> None:
 
 def tune(runner: Runner, count: int, turn: Alone) -> None:
     """Try each setting twice, warm, and keep the one that was fastest at its best."""
+    if not runner.choices:
+        return
     if len(runner.choices) == 1:
         runner.result.setting = runner.choices[0]
         runner.ask("trial", runner.result.setting, WARM_UP)
