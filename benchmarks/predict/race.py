@@ -110,7 +110,7 @@ def serve(pipe: Connection, name: str, files: Files, photos: list[Path]) -> None
     contender: Any = None
     if "fork" in get_all_start_methods():
         set_start_method("fork", force=True)  # workers of a loader start as they do in a plain script
-    while (request := pipe.recv())[0] != "end":
+    while (request := received(pipe))[0] != "end":
         try:
             if request[0] == "open":
                 contender = CONTENDERS[name](files, photos)
@@ -125,6 +125,14 @@ def serve(pipe: Connection, name: str, files: Files, photos: list[Path]) -> None
             pipe.send((time.perf_counter() - start, list(labels), peak_mb()))
         except Exception as error:
             pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+def received(pipe: Connection) -> tuple[Any, ...]:
+    """The next request; the end too when whoever asks is gone."""
+    try:
+        return pipe.recv()
+    except EOFError:
+        return ("end",)
 
 
 def singly(contender: Any, photos: list[Path]) -> tuple[list[float], list[int]]:
