@@ -7,26 +7,30 @@ PHOTOS is a folder of class folders. The first call measures agreement and write
 times them, alone on the machine; both write the table with what is known so far.
 
 Where the weights come from is said in each row. *Real* ones are of the installed package efficientnet_lite0, or files
-of --weights-dir: `mobilenet_v2*.pth`, `resnet20*.th`. Other networks get weights that are a function of names and
-shapes (tests/golden/weights.py), and their norms the statistics of the photos. A random network gives all photos
-nearly the same answer, so that equal labels would mean nothing: every network therefore gets a classifier that is
-fitted, by regression on its own features, to half of the photos, and all figures are of the other half. Int8 is that
-of the plainest setting unless --max-drop says otherwise: a drop on so few photos is no ground for a search.
+of --weights-dir: `mobilenet_v2*.pth`, `resnet20*.th`; their classifier is fitted, by regression on the network's own
+features, to the classes of half of the photos. Other networks get weights that are a function of names and shapes
+(tests/golden/weights.py), leaning to the identity, and their norms the statistics of the photos. What such a network
+knows of the photos' classes is next to nothing, so that equal labels would be ties turned by chance: its classes are
+six clusters of its own features. All figures are of the other half of the photos. Int8 is that of the plainest setting
+unless --max-drop says otherwise: a drop on so few photos is no ground for a search.
 """
 
 import argparse
 import fnmatch
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from tests.golden.weights import weight
 from torch import nn
 
 from taxonet.console import Terminal
-from taxonet.data import DataSet, Sample, read_data, stratified_split
+from taxonet.data import Sample, read_data, stratified_split
 from taxonet.evaluation.speed import describe_machine
 from taxonet.images import DEFAULT_LIMITS, Preprocessing
 from taxonet.inference.conversion import to_openvino
@@ -35,8 +39,8 @@ from taxonet.inference.engines.openvino_engine import OpenVinoEngine
 from taxonet.inference.engines.torch_engine import TorchEngine
 from taxonet.inference.int8.figures import logit_error
 from taxonet.inference.int8.photos import balanced, read
-from taxonet.inference.int8.quantise import quantise
-from taxonet.inference.int8.search import answers
+from taxonet.inference.int8.quantise import described
+from taxonet.inference.int8.search import SETTINGS, Search, answers
 from taxonet.inference.int8.timing import measure_rates
 from taxonet.networks import create_model
 from taxonet.networks.registry import find
@@ -44,6 +48,7 @@ from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.networks import find_pretrained
 
 PER_CLASS = 30  # photos; half of them fit the classifiers and calibrate, the others measure
+COMPONENTS = 8  # of the features, that a classifier is fitted to; the small ones are noise in a random network
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 NETWORKS = {  # what is particular
     "alexnet": "single tower",
@@ -99,6 +104,9 @@ class Prepared:
         if pretrained is None:
             for key, value in self.network.state_dict().items():
                 value.copy_(weight(key, tuple(value.shape)))
+            for module in self.network.modules():
+                if isinstance(module, nn.Conv2d):
+                    _lean_to_identity(module)
             return "random"
         pretrained.load_into(self.network, None)
         self.preprocessing = Preprocessing.parse(pretrained.preprocessing)
@@ -108,17 +116,25 @@ class Prepared:
         return read(samples, self.info.classes, self.preprocessing, DEFAULT_LIMITS, self.terminal, "photos")
 
     def prepare(self):
-        """Give the norms the photos' statistics where the weights are random, then fit the classifier."""
-        photos = self.read(self.fit)
+        """Give a random network statistics and classes of its own, then fit the classifier; the held-out photos."""
+        fit, held = self.read(self.fit), self.read(self.held)
         if self.weights == "random":
-            self._estimate_statistics(photos.pixels)
-        features = self._features(photos.pixels)
-        mean, deviation = features.mean(0), np.maximum(features.std(0), 1e-6)
-        model = LogisticRegression(C=0.01, max_iter=500).fit((features - mean) / deviation, photos.targets)
-        scaled = model.coef_ / deviation
+            self._estimate_statistics(fit.pixels)
+        features = self._features(fit.pixels)
+        main = PCA(COMPONENTS, whiten=self.weights == "real", random_state=0).fit(features)
+        found = main.transform(features)
+        scale = 1 if self.weights == "real" else found.std()
+        if self.weights == "random":
+            clusters = KMeans(len(self.info.classes), n_init=10, random_state=0).fit(found)
+            others = clusters.predict(main.transform(self._features(held.pixels)))
+            fit, held = replace(fit, targets=clusters.labels_), replace(held, targets=others.astype(np.int64))
+        model = LogisticRegression(max_iter=1000).fit(found / scale, fit.targets)
+        whitening = np.sqrt(main.explained_variance_) if main.whiten else scale
+        weights = model.coef_ / whitening @ main.components_
         with torch.no_grad():
-            self.network.classifier.weight.copy_(torch.from_numpy(scaled))
-            self.network.classifier.bias.copy_(torch.from_numpy(model.intercept_ - scaled @ mean))
+            self.network.classifier.weight.copy_(torch.from_numpy(weights))
+            self.network.classifier.bias.copy_(torch.from_numpy(model.intercept_ - weights @ main.mean_))
+        return fit, held
 
     def _estimate_statistics(self, pixels):
         norms = [module for module in self.network.modules() if isinstance(module, NORMS)]
@@ -140,18 +156,26 @@ class Prepared:
         return np.concatenate(rows)
 
 
+def _lean_to_identity(convolution):
+    """Half of a filter passes its own channel on, half is random: what tells photos apart then reaches the classifier,
+    and rounding is not amplified from layer to layer, as it is where every filter is random."""
+    passing = torch.empty_like(convolution.weight)
+    nn.init.dirac_(passing, convolution.groups)
+    with torch.no_grad():
+        scale = convolution.weight.square().sum((1, 2, 3), keepdim=True).sqrt()
+        there = passing.square().sum((1, 2, 3), keepdim=True)
+        convolution.weight.copy_((convolution.weight + scale * passing) / torch.sqrt(1 + there))
+
+
 def agreement(name, arguments, terminal):
     """One row: float32 and int8 against torch on the held-out half."""
     prepared = Prepared(name, arguments.photos, arguments.weights_dir, terminal)
-    prepared.prepare()
-    held = prepared.read(prepared.held)
+    fit, held = prepared.prepare()
     engine = TorchEngine(prepared.network, prepared.preprocessing)
     reference = answers(engine, held.pixels, terminal)
     graph = to_openvino(prepared.network, prepared.preprocessing)
-    data = DataSet(arguments.photos, {"train": prepared.fit, "test": prepared.held})
-    quantised, report = quantise(
-        graph, prepared.info, data, max_drop=arguments.max_drop, timed=False, listener=terminal
-    )
+    search = Search(graph, fit, held, held, 1.0, arguments.max_drop, terminal)
+    quantised, report = described(search, SETTINGS, timed=False)
     row = {
         "family": find(name).family,
         "network": name,

@@ -1,7 +1,7 @@
 """Fine-tuning EfficientNet-Lite0 on a folder of photos: Taxonet's default against timm and a torchvision-style loop.
 
     pip install --no-deps --target PEERS timm==1.0.31 'torchvision==0.28.*'
-    PYTHONPATH=PEERS python benchmarks/training/finetune.py --data PHOTOS [--seeds 0 1 2] [--json FILE]
+    PYTHONPATH=PEERS python benchmarks/training/finetune.py --data PHOTOS [--seeds 0 1 2] [--work FOLDER]
 
 All start from the same ImageNet weights and see the same training and validation photos (Taxonet's stratified split of
 each seed) for the same epochs, on the same cores, one after the other within each seed, each in a process of its own.
@@ -17,10 +17,12 @@ thirds of the epochs, batch 32, 2 loading workers.
 import argparse
 import csv
 import json
+import shutil
 import statistics
 import sys
 import tempfile
 import time
+import tomllib
 import types
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -139,37 +141,53 @@ def alone(function, *arguments):
         return pool.submit(function, *arguments).result()
 
 
-def said(row):
+PEERS = {"timm": timm_parts, "torchvision": torchvision_parts}
+
+
+def row_of(who, seed, data, work):
+    """One training, measured; the peers take the split and the epochs of Taxonet's run of the same seed."""
+    run = work / f"seed{seed}"
+    if who == "taxonet":
+        shutil.rmtree(run, ignore_errors=True)
+        top1, seconds, epochs = alone(fit_ours, data, run, seed)
+    else:
+        epochs = tomllib.loads((run / "recipe.toml").read_text())["epochs"]
+        top1, seconds = alone(fit_peer, PEERS[who], run, epochs, seed)
+    row = {"seed": seed, "who": who, "top1": top1, "seconds": round(seconds, 1), "epochs": epochs}
     print("seed {seed}  {who:<12} top-1 {top1:.3f}  {seconds:.0f} s  {epochs} epochs".format(**row), flush=True)
     return row
+
+
+def summarise(rows):
+    means = {}
+    for who in ("taxonet", *PEERS):
+        mine = [row for row in rows if row["who"] == who]
+        means[who] = [statistics.mean(row[key] for row in mine) for key in ("top1", "seconds")]
+        share = means["taxonet"][1] / means[who][1]
+        print(f"mean  {who:<12} top-1 {means[who][0]:.3f}  {means[who][1]:.0f} s  (taxonet takes {share:.2f} of it)")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="a folder of class folders")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--work", type=Path, help="keep runs and rows here, and go on from what is there")
+    parser.add_argument("--rows", type=int, default=1000, help="end after so many trainings")
     arguments = parser.parse_args()
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for seed in arguments.seeds:
-            run = Path(folder) / f"seed{seed}"
-            top1, seconds, epochs = alone(fit_ours, arguments.data, run, seed)
-            rows.append(said({"seed": seed, "who": "taxonet", "top1": top1, "seconds": seconds, "epochs": epochs}))
-            for who, parts in (("timm", timm_parts), ("torchvision", torchvision_parts)):
-                top1, seconds = alone(fit_peer, parts, run, peer_epochs, seed)
-                rows.append(said({"seed": seed, "who": who, "top1": top1, "seconds": seconds, "epochs": peer_epochs}))
-    means = {}
-    for who in ("taxonet", "timm", "torchvision"):
-        mine = [row for row in rows if row["who"] == who]
-        means[who] = [statistics.mean(row[key] for row in mine) for key in ("top1", "seconds")]
-        ratio = means["taxonet"][1] / means[who][1]
-        print(
-            f"mean  {who:<12} top-1 {means[who][0]:.3f}  {means[who][1]:.0f} s  (taxonet takes {ratio:.2f} of its time)"
-        )
-    if arguments.json:
-        facts = {"torch": torch.__version__, "threads": torch.get_num_threads(), "rows": rows}
-        arguments.json.write_text(json.dumps(facts, indent=2))
+        work = arguments.work or Path(folder)
+        work.mkdir(parents=True, exist_ok=True)
+        table = work / "rows.json"
+        rows = json.loads(table.read_text())["rows"] if table.exists() else []
+        done = {(row["seed"], row["who"]) for row in rows}
+        wanted = [(seed, who) for seed in arguments.seeds for who in ("taxonet", *PEERS)]
+        for seed, who in [pair for pair in wanted if pair not in done][: arguments.rows]:
+            rows.append(row_of(who, seed, arguments.data, work))
+            table.write_text(
+                json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads(), "rows": rows}, indent=2)
+            )
+        if {(row["seed"], row["who"]) for row in rows} >= set(wanted):
+            summarise(rows)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from taxonet.information import ModelInfo, draw, info
     from taxonet.networks import list_models
     from taxonet.training import Recipe, TrainedComparison, TrainResult, train, train_and_compare
-    from taxonet.weights.importing import Imported, import_weights
-    from taxonet.weights.models import create_model
+    from taxonet.weights.creation import create_model
+    from taxonet.weights.import_weights import Imported, import_weights
     from taxonet.weights.pulling import Pulled, pull
 
 _HOME = {
@@ -36,7 +36,7 @@ _HOME = {
     "Explanation": "evaluation.explanation",
     "Export": "inference.export",
     "ImageError": "errors",
-    "Imported": "weights.importing",
+    "Imported": "weights.import_weights",
     "ModelInfo": "information",
     "PredictedFiles": "inference",
     "Prediction": "inference",
@@ -50,12 +50,12 @@ _HOME = {
     "calibrate": "evaluation",
     "check": "checking",
     "compare": "evaluation.comparison",
-    "create_model": "weights.models",
+    "create_model": "weights.creation",
     "draw": "information",
     "evaluate": "evaluation",
     "explain": "evaluation.explanation",
     "export": "inference.export",
-    "import_weights": "weights.importing",
+    "import_weights": "weights.import_weights",
     "info": "information",
     "list_models": "networks",
     "load": "inference",

@@ -18,7 +18,7 @@ from torch import nn
 from taxonet.networks import create_model
 from taxonet.networks.registry import find, list_models
 from taxonet.sheets import load_sheet
-from taxonet.weights.importers import convert
+from taxonet.weights.conversion import convert
 
 GOLDEN = Path(__file__).parent
 PORTS = [(name, port) for name in list_models() for port in load_sheet(find(name).family).variants[name].ports]

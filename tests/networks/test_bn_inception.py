@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from tests.networks.test_networks import randomised
 
 from taxonet.networks import create_model
-from taxonet.weights.importers import convert
+from taxonet.weights.conversion import convert
 
 
 def unit(x, layers, stride=1):

@@ -9,7 +9,7 @@ from tests.networks.test_networks import randomised
 from taxonet.networks import create_model
 from taxonet.networks.igcv3 import expanded_width, scaled
 from taxonet.networks.layers import InvertedResidual, Style
-from taxonet.weights.importers import convert
+from taxonet.weights.conversion import convert
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from taxonet.errors import BundleError
 from taxonet.networks import create_model
 from taxonet.networks.layers import Conv2dSame, InvertedResidual, SqueezeExcite, batch_norms
 from taxonet.networks.registry import find
-from taxonet.weights.importers import convert, own_modules
+from taxonet.weights.conversion import convert, own_modules
 from taxonet.weights.layouts import layouts_of
 
 

@@ -8,7 +8,7 @@ from tests.networks.test_networks import randomised
 from taxonet.errors import BundleError
 from taxonet.networks import create_model
 from taxonet.networks.shufflenet_v2 import ShuffleUnit
-from taxonet.weights.importers import convert, own_modules
+from taxonet.weights.conversion import convert, own_modules
 from taxonet.weights.layouts import layouts_of
 
 

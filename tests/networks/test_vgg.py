@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from taxonet.networks import create_model
-from taxonet.weights.importers import own_modules
+from taxonet.weights.conversion import own_modules
 from taxonet.weights.layouts.vgg import caffe
 
 

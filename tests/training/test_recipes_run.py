@@ -335,3 +335,16 @@ def test_auto_is_recorded_as_what_it_became_and_resumes(colours, tmp_path, heard
     resumed = taxonet.train(colours, out=tmp_path / "run", resume=True, precision="auto", balance="auto")
     assert resumed.recipe == result.recipe
     assert sorted(COLOURS) == list(read_info(result.bundle).classes)
+
+
+def test_frozen_stages_keep_weights_and_statistics_and_the_rest_learns(colours, small_bundle, tmp_path):
+    options = {**QUICK, "recipe": "finetune", "weights": small_bundle, "norm_statistics": "train", "frozen_stages": 2}
+    run = taxonet.train(colours, out=tmp_path / "run", **options)
+    before, after = read_tensors(small_bundle), read_tensors(run.bundle)
+    names = [name for name, _ in taxonet.create_model(read_info(small_bundle).variant).body.named_children()]
+    for key, value in before.items():
+        frozen = any(key.startswith(f"body.{name}.") for name in names[:2])
+        if frozen or value.is_floating_point():
+            assert torch.equal(value, after[key]) is frozen, key
+    with pytest.raises(UsageError, match=f"has {len(names)} stages, frozen_stages is {len(names) + 1}"):
+        taxonet.train(colours, out=tmp_path / "more", **{**options, "frozen_stages": len(names) + 1})

@@ -331,6 +331,7 @@ def test_weights_of_as_many_other_classes_do_not_lend_their_classifier(run, colo
         ({"recipe": "scrach"}, UsageError, "did you mean 'scratch'"),
         ({"aux_heads": True}, UsageError, "densenet_bc_22_12 has no auxiliary heads"),
         ({"model": "vgg11", "norm_statistics": "frozen"}, UsageError, "vgg11 has no batch norm"),
+        ({"frozen_stages": 1, "weights": "none"}, UsageError, "starts from no weights that could be kept"),
         ({"augmentation": "flip | random_resize_crop(16)"}, UsageError, "did you mean 'random_resized_crop'"),
         ({"data": "nowhere"}, DataError, "does not exist"),
         ({"augmentation": "random_resized_crop(24)"}, UsageError, "24×24, image_size asks for 16×16"),

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from taxonet.errors import BundleError, DataError, UsageError
 from taxonet.weights import bundle as module
+from taxonet.weights import safetensors_header, strict_json
 from taxonet.weights.bundle import (
     BundleInfo,
     check_state,
@@ -119,7 +120,7 @@ def test_no_tensors_odd_names_and_huge_information(bundle: Path, info: BundleInf
     for name in ("", "__metadata__", "\ud800"):
         with pytest.raises(BundleError, match="cannot be the name of a tensor"):
             save_bundle(bundle, info, {name: torch.zeros(1)})
-    huge = dataclasses.replace(info, provenance={"log": "x" * module.MAX_HEADER_BYTES})
+    huge = dataclasses.replace(info, provenance={"log": "x" * safetensors_header.MAX_HEADER_BYTES})
     with pytest.raises(BundleError, match="over the limit"):
         save_bundle(bundle, huge, state)
     assert read_info(bundle) == info
@@ -218,9 +219,9 @@ def nested(levels: int) -> Any:
 
 
 def test_nesting_has_a_limit(info: BundleInfo) -> None:
-    dataclasses.replace(info, provenance=nested(module.MAX_DEPTH - 1))
+    dataclasses.replace(info, provenance=nested(strict_json.MAX_DEPTH - 1))
     with pytest.raises(BundleError, match="nested deeper than 12 levels"):
-        dataclasses.replace(info, provenance=nested(module.MAX_DEPTH))
+        dataclasses.replace(info, provenance=nested(strict_json.MAX_DEPTH))
     itself: dict[str, Any] = {}
     itself["itself"] = itself
     with pytest.raises(BundleError, match="nested deeper"):

@@ -18,9 +18,9 @@ from taxonet.networks.registry import create_model, find
 from taxonet.sheets import load_sheet
 from taxonet.weights.catalogue import entries, entry_of_file, find_entry, get_entry
 from taxonet.weights.checkpoint_files import sha256_of
-from taxonet.weights.importers import convert
+from taxonet.weights.conversion import convert
 from taxonet.weights.layouts import layout_of
-from taxonet.weights.options import function_of
+from taxonet.weights.recognition import function_of
 
 ENTRIES = entries()
 

@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 from tests.weights.server import Served
-from tests.weights.test_importers import foreign_state
+from tests.weights.test_conversion import foreign_state
 
 import taxonet
 from taxonet.cli.app import main

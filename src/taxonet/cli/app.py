@@ -1,6 +1,7 @@
 """The command `taxonet`: it finds the verb, runs it, and turns errors into one sentence and an exit status."""
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from taxonet.errors import TaxonetError, nearest
 from taxonet.processes import launched, leave, speaks
 
 FINDINGS, USAGE, INTERRUPTED = 1, 2, 130
+VERBOSE = ("--verbose", "-v")
 VERBS: dict[str, Callable[..., int]] = {
     "models": models,
     "info": info,
@@ -45,7 +47,7 @@ app = App(
     name="taxonet",
     help="The classic image classifiers, faithful to their papers and ready for work.\n\n"
     "Exit status: 0 done, 1 done with findings (broken files), 2 wrong usage, 3 the input cannot be used. "
-    "`--debug` shows the traceback of an error.",
+    "`--verbose` (`-v`) says which engine was chosen and why, `--debug` shows the traceback of an error.",
     version=__version__,
     help_format="markdown",
     suppress_keyboard_interrupt=False,
@@ -65,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     words = list(arguments)
     debug = "--debug" in words
-    words = ["@-" if word == "-" else word for word in words if word != "--debug"]  # stdin; cyclopts knows no hyphen
+    _speak_up(any(word in VERBOSE for word in words))
+    words = ["@-" if word == "-" else word for word in words if word not in ("--debug", *VERBOSE)]  # stdin
     _print_whatever_comes()
     try:
         status = app(words, exit_on_error=False, print_error=False)
@@ -84,6 +87,15 @@ def _run(arguments: Sequence[str]) -> int:
         return _fail(f"{kind}: {error}; this is a defect of Taxonet, --debug shows where", 3, debug)
     # torchrun takes every other status than 0 for a failure, and would start a run again that is done
     return 0 if status == FINDINGS and launched() else int(status or 0)
+
+
+def _speak_up(verbose: bool) -> None:
+    """Let what the package notes come to stderr: warnings always, and reasons of choices where they are asked for."""
+    logger = logging.getLogger("taxonet")
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("taxonet: %(message)s"))
+    logger.handlers = [handler]
 
 
 def _print_whatever_comes() -> None:

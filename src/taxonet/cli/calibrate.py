@@ -43,7 +43,7 @@ def calibrate(
     target_coverage
         The share of pictures that are to be answered, such as 0.9.
     engine
-        What runs the model: auto or torch.
+        What runs the model: auto (the fastest that agrees with torch, measured once), torch, openvino or onnxruntime.
     html
         Write a report with reliability before and after to this file.
     json

@@ -34,6 +34,7 @@ def compare(
     epochs: Annotated[int | None, Parameter(alias="--budget-epochs")] = None,
     recipe: str | None = None,
     weights: str | None = None,
+    budget: str | None = None,
     batch_size: int | None = None,
     image_size: int | None = None,
     lr: float | None = None,
@@ -44,7 +45,8 @@ def compare(
     """Compare models on the same photos: paired tests, speed, size, and the photos on which they disagree.
 
     `compare MODEL MODEL… --data DATA` compares models that stand; `compare DATA --models a,b,c --epochs N --out DIR`
-    trains the networks a, b and c first, on the same split with the same recipe and seed.
+    trains the networks a, b and c first, on the same split with the same recipe and seed; with --budget 10m in place of
+    --epochs, each for the same time.
 
     Parameters
     ----------
@@ -57,7 +59,7 @@ def compare(
     common
         Where the models know different classes: compare on the photos of those that all know, answers among these.
     engine
-        What runs the models: auto or torch.
+        What runs the models: auto (the fastest that agrees with torch, measured once), torch, openvino or onnxruntime.
     runs
         How often single photos are timed, the models in turn; 0 leaves the timing out.
     html
@@ -74,6 +76,9 @@ def compare(
         With --models: finetune, scratch, paper or a TOML file, the same for all.
     weights
         With --models: auto (pretrained where all have some, else all fresh), own (each what it has), or none.
+    budget
+        With --models: the time that the training of each network may take, as in 10m; so three networks take 30
+        minutes. Picture size, epochs and recipe are chosen for each, as far as they are not given.
     batch_size
         With --models: pictures a step.
     image_size
@@ -94,6 +99,7 @@ def compare(
         "epochs": epochs,
         "recipe": recipe,
         "weights": weights,
+        "budget": budget,
         "batch_size": batch_size,
         "image_size": image_size,
         "lr": lr,

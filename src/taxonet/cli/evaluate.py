@@ -37,7 +37,7 @@ def evaluate(
     split
         train, val or test; by default test where the data has it, else val, else everything.
     engine
-        What runs the model: auto or torch.
+        What runs the model: auto (the fastest that agrees with torch, measured once), torch, openvino or onnxruntime.
     tta
         Test-time augmentation, the mean over views: flip (2), crops (5), scales (3), or several, as in flip,crops (10).
     robustness

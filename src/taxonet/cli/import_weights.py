@@ -50,7 +50,7 @@ def import_weights(
     json
         One JSON document on stdout.
     """
-    from taxonet.weights.importing import import_weights as run_import
+    from taxonet.weights.import_weights import import_weights as run_import
 
     done = run_import(
         file,

@@ -42,11 +42,12 @@ def predict(
         Files, folders, glob patterns, CSV or Parquet tables with a column `path`, tar shards (`shard-{000..009}.tar`
         names ten), lists (`@FILE`, or `-` for stdin).
     model
-        A bundle's path, or pretrained weights as `taxonet pull` names them: densenet121.tv_in1k, efficientnet_lite0.
+        A bundle, an export (X.xml, X.onnx), which needs no torch, or pretrained weights as `taxonet pull` names them:
+        densenet121.tv_in1k, efficientnet_lite0.
     top
         How many classes an answer names.
     engine
-        What runs the model: auto or torch.
+        What runs the model: auto (the fastest that agrees with torch, measured once), torch, openvino or onnxruntime.
     threshold
         The probability under which an answer is "none of these"; by default what `taxonet calibrate` stored in the
         bundle, 0 always answers.

@@ -14,6 +14,7 @@ OWN = (
     "out",
     "recipe",
     "weights",
+    "budget",
     "exclude",
     "check",
     "resume",
@@ -34,6 +35,7 @@ def train(
     out: Path,
     recipe: str | None = None,
     weights: str = "auto",
+    budget: str | None = None,
     exclude: Path | None = None,
     check: bool = True,
     resume: bool = False,
@@ -81,6 +83,10 @@ def train(
     weights
         What to start from: auto (what is installed or pulled), none, weights of `taxonet pull --list`, which are
         brought where they are not here, or a file: a bundle or a checkpoint of torchvision, timm or another library.
+    budget
+        The time that the command may take, as in 90s, 10m, 1h30m: network, picture size, epochs and recipe are chosen
+        for it, as far as they are not given, by measuring on these pictures; the choice and its reasons are printed.
+        Networks whose weights are here are tried; nothing is brought. A run that turns out slower is shortened in time.
     exclude
         A list of pictures to leave out, one path a line, counted from DATA; taxonet check --exclude-out writes one.
     check
@@ -131,6 +137,7 @@ def train(
         out=out,
         recipe=recipe,
         weights=weights,
+        budget=budget,
         exclude=exclude,
         check=check,
         resume=resume,

@@ -159,7 +159,7 @@ def evaluate(
         UsageError: the data has no such split, or a wrong value.
     """
     with join() as world:
-        classifier = model if isinstance(model, Classifier) else load(model, engine)
+        classifier = model if isinstance(model, Classifier) else _opened(model, engine, world)
         views = Views.parse(tta, classifier.preprocessing) if tta else None
         chosen, samples, findings = read_split(data, split)
         result = evaluate_samples(classifier, samples, progress, views, world)
@@ -175,6 +175,17 @@ def evaluate(
 
         write_evaluation(Path(html), EvaluationReport(classifier, str(model_name(model)), str(data), result))
     return result
+
+
+def _opened(model: str | os.PathLike[str], engine: str, world: World) -> Classifier:
+    """The model with the same engine in each process: the first one chooses."""
+    if world.size == 1:
+        return load(model, engine)
+
+    def chosen() -> bytes:
+        return load(model, engine).engine.name.encode()
+
+    return load(model, world.from_first(chosen).decode())
 
 
 def model_name(model: str | os.PathLike[str] | Classifier) -> str:

@@ -52,6 +52,7 @@ class TrainingReport:
     calibration: Calibration | None = None
     explained: Mapping[Path, str] = field(default_factory=dict)  # wrong answers: what spoke for them, as data URIs
     warnings: Sequence[str] = ()  # of the check that training makes by itself
+    budget: Mapping[str, Any] | None = None  # of time: what was chosen for it and why, and what was used
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from taxonet.errors import BundleError, UsageError
 from taxonet.files import replacing
 from taxonet.images import Preprocessing
 from taxonet.inference.engines.libraries import import_openvino
-from taxonet.inference.engines.onnxruntime_engine import OnnxRuntimeEngine, open_session
+from taxonet.inference.engines.onnxruntime_engine import OnnxRuntimeEngine
 from taxonet.inference.engines.openvino_engine import OpenVinoEngine
-from taxonet.weights.bundle import METADATA_KEY, BundleInfo, reading
+from taxonet.weights.bundle import BundleInfo, reading
+from taxonet.weights.bundle_info import METADATA_KEY
 from taxonet.weights.checkpoint_files import sha256_of
 
 AnyPath = str | os.PathLike[str]
@@ -41,7 +42,8 @@ def open_artefact(path: AnyPath) -> tuple[BundleInfo, OpenVinoEngine | OnnxRunti
     if file.suffix == ".xml":
         info, model = read_openvino(file)
         return info, OpenVinoEngine(model)
-    return read_onnx(file), OnnxRuntimeEngine(file)
+    engine = OnnxRuntimeEngine(file)
+    return read_onnx(engine), engine
 
 
 def read_openvino(xml: AnyPath) -> tuple[BundleInfo, Any]:
@@ -68,14 +70,14 @@ def read_openvino(xml: AnyPath) -> tuple[BundleInfo, Any]:
     return info, model
 
 
-def read_onnx(path: AnyPath) -> BundleInfo:
+def read_onnx(engine: OnnxRuntimeEngine) -> BundleInfo:
     """What an ONNX export says."""
-    file = Path(path)
+    file = Path(engine.path)
     with _naming(file):
         with reading(file):
             pass
         try:
-            session = open_session(file, 1)
+            session = engine.session
         except UsageError:
             raise
         except Exception as error:  # ONNX Runtime has a class of its own for each failure

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from taxonet.networks.layers import (
+    CIFAR_PREPROCESSING,
     InvertedResidual,
     Network,
     Padding,
@@ -34,7 +35,7 @@ ROWS = [(t, c, s if i == 0 else 1) for t, c, n, s in TABLE for i in range(n)]
 
 
 class MobileNetV2(Network):
-    """MobileNet v2 of the given `width` multiplier."""
+    """MobileNet v2 of the given `width` multiplier; `small`: the stem and the next stage keep the map (CIFAR)."""
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class MobileNetV2(Network):
         in_channels: int,
         *,
         width: float,
+        small: bool = False,
         dropout: float = 0.2,
         padding: Padding = "symmetric",
         norm_eps: float = 1e-5,
@@ -49,18 +51,19 @@ class MobileNetV2(Network):
         super().__init__()
         style = Style(padding, norm_eps)
         c_in = make_divisible(32 * width)
-        stem = style.conv_norm(in_channels, c_in, 3, stride=2, act="relu6")
+        stem = style.conv_norm(in_channels, c_in, 3, stride=1 if small else 2, act="relu6")
         blocks: list[nn.Module] = []
-        for expansion, channels, stride in ROWS:
+        rows = [(t, c, 1 if small and c == TABLE[1][1] else s) for t, c, s in ROWS]
+        for expansion, channels, stride in rows:
             c_out = make_divisible(channels * width)
             blocks.append(InvertedResidual(c_in, c_out, hidden=expansion * c_in, stride=stride, style=style))
             c_in = c_out
         last = make_divisible(1280 * max(1.0, width))
         self.body = blocks_by_stage(
-            stem, split_at_strides(blocks, [s for *_, s in ROWS]), style.conv_norm(c_in, last, act="relu6")
+            stem, split_at_strides(blocks, [s for *_, s in rows]), style.conv_norm(c_in, last, act="relu6")
         )
         self.set_head(last, num_classes, dropout)
-        self.default_preprocessing = imagenet_preprocessing()
+        self.default_preprocessing = CIFAR_PREPROCESSING if small else imagenet_preprocessing()
         init_fan_out(self)
 
 
@@ -71,6 +74,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mobilenet_v2": {"width": 1.0},
     "mobilenet_v2_130": {"width": 1.3},
     "mobilenet_v2_140": {"width": 1.4},
+    # not in the paper: the form that IGCV3's paper compares with on CIFAR
+    "mobilenet_v2_cifar": {"width": 1.0, "small": True},
 }
 
 ALIASES = {
@@ -83,4 +88,4 @@ ALIASES = {
     "mobilenetv2": "mobilenet_v2",
 }
 
-register("mobilenet_v2", MobileNetV2, VARIANTS, ALIASES)
+register("mobilenet_v2", MobileNetV2, VARIANTS, ALIASES, default_classes=lambda row: 10 if row.get("small") else 1000)

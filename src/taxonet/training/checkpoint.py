@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class Position:
     seen: int = 0
     seconds: float = 0.0
     splits: int = 1  # into so many parts each batch is divided since memory ran out
+    used: float = 0.0  # seconds of a budget, on the way to here
+    cuts: list[list[int]] = field(default_factory=list)  # (step, last step from then on): `training/deadline.py`
 
 
 class _DamagedError(Exception):

@@ -52,3 +52,12 @@ def check_norm_values(variant: str, norms: Sequence[torch.nn.Module], overrides:
     asked = [name for name in ("norm_statistics", "norm_momentum") if overrides.get(name) is not None]
     if asked and not norms:
         raise UsageError(f"{variant} has no batch norm, so {asked[0]} says nothing; leave it out")
+
+
+def check_frozen_stages(network: Network, variant: str, count: int, pretrained: bool) -> None:
+    """Refuse to freeze more stages than there are, or stages that have learned nothing."""
+    stages = len(list(network.body.children()))
+    if count > stages:
+        raise UsageError(f"{variant} has {stages} stages, frozen_stages is {count}")
+    if count and not pretrained:
+        raise UsageError(f"frozen_stages is {count}, and {variant} starts from no weights that could be kept")

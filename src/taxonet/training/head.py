@@ -128,7 +128,10 @@ def _regression(inverse_penalty: float, class_weights: Sequence[float] | None, b
 
 
 def _fit(model: Any, features: NDArray[Any], labels: Sequence[int] | NDArray[np.int64]) -> None:
-    with warnings.catch_warnings():
+    from threadpoolctl import threadpool_limits  # scikit-learn brings it
+
+    # one thread: the matrices are thin, and threads that wait for each other on a busy machine take many times as long
+    with warnings.catch_warnings(), threadpool_limits(1, "blas"):
         warnings.filterwarnings("ignore", message=".*failed to converge.*")  # weak penalties; they are not chosen
         model.fit(features, labels)
 

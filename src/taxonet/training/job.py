@@ -23,16 +23,21 @@ from taxonet.evaluation.calibrate import held_out
 from taxonet.evaluation.overlay import explain_mistakes
 from taxonet.evaluation.report import THUMBNAIL, TrainingReport, worst_mistakes, write_report
 from taxonet.files import write_atomically
-from taxonet.images import Preprocessing
 from taxonet.inference import Classifier
 from taxonet.inference.engines import TorchEngine
 from taxonet.networks.layers import Network, batch_norms
-from taxonet.networks.registry import create_model
 from taxonet.processes import World, launch_name
 from taxonet.training.balance import weights_of
+from taxonet.training.budget import REPORT_SECONDS, Budget, Spent, spent
 from taxonet.training.checkpoint import KEPT, checkpoints
-from taxonet.training.choose import Facts, choose_recipe, has_stochastic_depth, told
-from taxonet.training.compatibility import channels_of, check_augmentation, check_norm_values, check_size
+from taxonet.training.choose import choose_recipe, told
+from taxonet.training.compatibility import (
+    check_augmentation,
+    check_frozen_stages,
+    check_norm_values,
+    check_size,
+)
+from taxonet.training.deadline import Deadline
 from taxonet.training.distillation import Teacher
 from taxonet.training.distributed import check_division, division, same_start
 from taxonet.training.estimate import estimate
@@ -42,17 +47,18 @@ from taxonet.training.head import choose_pictures, fit_head
 from taxonet.training.loggers import close_all, open_loggers
 from taxonet.training.loop import CHECKPOINT_SECONDS, InterruptedRun, Training, fit
 from taxonet.training.opening import EXCLUDE, RECIPE, RUN
-from taxonet.training.pictures import Pictures, counted, fingerprint, open_briefly, open_once
+from taxonet.training.pictures import Pictures, fingerprint, open_briefly, open_once
 from taxonet.training.precision import measure_precision
 from taxonet.training.results import BUNDLE, REPORT, TrainResult, headline, unique, write_table
 from taxonet.training.screening import (
     Screened,
     warning_lines,
 )
+from taxonet.training.starting import start_of
 from taxonet.training.stopping import best_epoch
 from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.catalogue import UNKNOWN, entries
-from taxonet.weights.networks import find_pretrained, save_network
+from taxonet.weights.networks import save_network
 
 EXPLAIN_SECONDS, EXPLAIN_SHARE = 5.0, 0.02  # the report's explanations take at most so long, or such a share of the run
 
@@ -60,8 +66,8 @@ EXPLAIN_SECONDS, EXPLAIN_SHARE = 5.0, 0.02  # the report's explanations take at 
 def where_it_goes_on(training: Training) -> str:
     """Where a resumed run goes on."""
     position, recipe = training.position, training.recipe
-    if position.epoch == recipe.epochs:
-        return f"going on at the end: all {recipe.epochs} epochs are done, the bundle and the report are written"
+    if training.is_over:
+        return f"going on at the end: all {position.epoch} epochs are done, the bundle and the report are written"
     steps = steps_of(recipe, len(training.train))
     return f"going on in epoch {position.epoch + 1} of {recipe.epochs}, after {position.step} of its {steps} steps"
 
@@ -84,39 +90,31 @@ class Job:
         self.weights, self.world, self.log = weights, world, ""
         self.keep_checkpoints, self.checkpoint_seconds = KEPT, CHECKPOINT_SECONDS
         self.explain = True
-        self.started = time.time()
+        self.budget: Budget | None = None
+        self.began = self.started = time.monotonic()  # `began`: when nothing of a budget was used
+        self.deadline: Deadline | None = None
 
     def work(self, recipe: Any, overrides: dict[str, Any], resume: bool) -> TrainResult:
         """Train; the recipe is chosen, or that of the run which goes on."""
-        self.pretrained = find_pretrained(self.variant, self.weights)
+        start = self.start = start_of(self.variant, self.weights, self.split)
+        self.pretrained, self.channels = start.pretrained, start.channels
         if self.weights == "auto":  # what is here may be something else when the run goes on
             self.weights = self.pretrained.provenance["weights"] if self.pretrained else "none"
-        self.channels = self.pretrained.in_channels if self.pretrained else channels_of(self.split.train)
-        with torch.device("meta"):
-            plain = create_model(self.variant, num_classes=len(self.split.classes), in_channels=self.channels)
-        text = self.pretrained.preprocessing if self.pretrained else plain.default_preprocessing
-        preprocessing = Preprocessing.parse(text).with_channels(self.channels)
-        norms = batch_norms(plain)
-        facts = Facts(
-            self.variant,
-            min(preprocessing.output_size),
-            len(self.split.train),
-            self.pretrained is not None,
-            norms[0].momentum or 0.1 if norms else None,
-            class_counts=tuple(counted(self.split)),
-        )
+        facts, norms = start.facts(self.split), batch_norms(start.plain)
         self.recipe, reasons = choose_recipe(recipe, facts, overrides)
         check_norm_values(self.variant, norms, overrides)
-        if self.recipe.image_size != min(preprocessing.output_size):
-            preprocessing = preprocessing.with_size(self.recipe.image_size)
-        self.preprocessing = preprocessing
-        check_size(plain, self.variant, self.channels, preprocessing.output_size)
+        if self.budget and not resume:
+            reasons |= dict.fromkeys(self.budget.values, f"chosen for the budget of {self.budget.asked}")
+        check_frozen_stages(start.plain, self.variant, self.recipe.frozen_stages, self.pretrained is not None)
+        self.preprocessing = preprocessing = start.sized(self.recipe.image_size)
+        check_size(start.plain, self.variant, self.channels, preprocessing.output_size)
         check_augmentation(self.recipe.augmentation, preprocessing.output_size)
         self.teacher = Teacher.open(self.recipe.teacher, self.split.classes) if self.recipe.teacher else None
         open_loggers(self.log, self.run, {})  # one that is not there is refused before any work
         if self.recipe.precision == "auto":
             size = preprocessing.output_size
-            built, batch_size = self._built().to(self.world.device), self.recipe.batch_size
+            built = start.build(self.recipe, len(self.split.classes)).to(self.world.device)
+            batch_size = self.recipe.batch_size
             measured = self.world.from_first(
                 lambda: json.dumps(measure_precision(built, self.channels, size, batch_size)).encode()
             )
@@ -130,7 +128,7 @@ class Job:
         self._leave_out_unreadable(pictures)
         self._report_findings()
         if self.world.size > 1:
-            check_division(plain, self.recipe, len(train), self.world)
+            check_division(start.plain, self.recipe, len(train), self.world)
         self._identify(train)
         self.world.agreed(lambda: self._record(train, resume))
         return self._fit(train, pictures, resume)
@@ -209,6 +207,7 @@ class Job:
             "validation": self.split.origin,
             "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
             **({"launch": name} if (name := launch_name()) else {}),
+            **({"budget": self.budget.as_dict()} if self.budget else {}),
             **self.screened.record(),
         }
         write_atomically(
@@ -218,22 +217,8 @@ class Job:
             write_exclusion_list(self.run / EXCLUDE, self.screened.exclude.names)
         write_atomically(self.run / RECIPE, self.recipe.to_toml().encode())
 
-    def _built(self) -> Network:
-        """The network of the run with fresh weights, the same for the same seed."""
-        torch.manual_seed(self.recipe.seed)
-        own = self.recipe
-        return create_model(
-            self.variant,
-            num_classes=len(self.split.classes),
-            in_channels=self.channels,
-            dropout=own.dropout,
-            **({"stochastic_depth": own.stochastic_depth} if has_stochastic_depth(self.variant) else {}),
-            **({"aux_heads": True} if own.aux_heads else {}),
-            **(self.pretrained.options if self.pretrained else {}),
-        )
-
     def _network(self, items: Sequence[tuple[Path, int]], pictures: Pictures, resume: bool) -> Network:
-        network = self._built()
+        network = self.start.build(self.recipe, len(self.split.classes))
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.pretrained is not None:
             whole = self.pretrained.load_into(network, self.split.classes)
@@ -257,6 +242,7 @@ class Job:
         labels = [index[sample.label] for sample in train]
         at_checkpoint = resume and self.world.any(self.world.first and bool(checkpoints(self.run)))
         facts = asdict(self.recipe) | {"model": self.variant}
+        self.deadline = self.budget.deadline(self.began) if self.budget else None
         items = [(sample.path, label) for sample, label in zip(train, labels, strict=True)]
         training = Training(
             run=self.run,
@@ -274,6 +260,7 @@ class Job:
             world=self.world,
             keep_checkpoints=self.keep_checkpoints,
             checkpoint_seconds=self.checkpoint_seconds,
+            deadline=self.deadline,
         )
         if resume:
             self.listener.say(
@@ -282,14 +269,14 @@ class Job:
         try:
             if self.recipe.frozen:
                 return self._finish(training, fit_frozen(training, self._class_weights(labels)))
-            if not at_checkpoint and self.world.any(not isinstance(self.listener, Silent)):
+            if not at_checkpoint and not self.budget and self.world.any(not isinstance(self.listener, Silent)):
                 self.listener.say(f"estimate, from the first steps: {estimate(training)}")
             evaluation = fit(training)
         except InterruptedRun:
             self.listener.finish()
             close_all(training.loggers, {})
             self.listener.say(f"stopped, nothing is lost; the same command with --resume goes on ({self.run / 'last'})")
-            return self._result(None, None, interrupted=True)
+            return self._result(training, None, None, interrupted=True)
         return self._finish(training, evaluation)
 
     def _info(self, metrics: dict[str, Any], temperature: float = 1.0) -> BundleInfo:
@@ -349,7 +336,7 @@ class Job:
         if self.world.first:
             self._write_results(training, calibration, evaluation, test, {**figures, "epoch": epoch}, log)
         self.world.gather(b"")  # the others wait: a process that has gone is a process that was lost
-        return self._result(evaluation, test)
+        return self._result(training, evaluation, test)
 
     def _write_results(
         self,
@@ -375,10 +362,11 @@ class Job:
             validation=evaluation,
             test=test,
             findings=self.findings,
-            seconds=time.time() - self.started,
+            seconds=time.monotonic() - self.started,
             calibration=calibration,
             explained=self._explained(classifier, test or evaluation),
             warnings=warning_lines(self.screened.warnings),
+            budget=self._spent(training).as_dict() if self.budget else None,
         )
         write_report(self.run / REPORT, report)
         low, high = evaluation.metrics.top1_ci
@@ -386,21 +374,25 @@ class Job:
             f"validation top-1 {evaluation.metrics.top1:.3f} (95 % interval {low:.3f} to {high:.3f}, "
             f"{evaluation.metrics.n} pictures)" + (f", test top-1 {test.metrics.top1:.3f}" if test else "")
         )
+        if self.budget:
+            self.listener.say(str(self._spent(training)))
         self.listener.say(f"bundle: {self.run / BUNDLE}    report: {self.run / REPORT}")
 
     def _explained(self, classifier: Classifier, shown: Evaluation) -> dict[Path, str]:
         """What spoke for the worst mistakes, in a small share of the run's time; nothing where captum is missing."""
         if not self.explain:
             return {}
-        start = time.time()
+        start = time.monotonic()
         seconds = max(EXPLAIN_SECONDS, EXPLAIN_SHARE * (start - self.started))
+        if self.deadline:
+            seconds = min(seconds, self.deadline.left() - REPORT_SECONDS)
         try:
             found = explain_mistakes(classifier, worst_mistakes(shown.outcomes), THUMBNAIL, seconds)
         except UsageError as error:
             self.listener.say(f"the report does not explain the mistakes: {error}")
             return {}
         if found:
-            took = time.time() - start
+            took = time.monotonic() - start
             self.listener.say(f"report: {len(found)} mistakes explained in {took:.1f} s (--no-explain turns it off)")
         return found
 
@@ -412,7 +404,14 @@ class Job:
         words += [] if self.screened.checked else ["--no-check"]
         return shlex.join(words)
 
-    def _result(self, evaluation: Evaluation | None, test: Evaluation | None, interrupted: bool = False) -> TrainResult:
+    def _spent(self, training: Training) -> Spent:
+        assert self.budget
+        assert self.deadline
+        return spent(self.budget, self.deadline, training.position.cuts, training.steps)
+
+    def _result(
+        self, training: Training, evaluation: Evaluation | None, test: Evaluation | None, interrupted: bool = False
+    ) -> TrainResult:
         return TrainResult(
             self.run,
             self.run / BUNDLE,
@@ -423,4 +422,5 @@ class Job:
             self.findings,
             interrupted,
             self.screened.warnings,
+            self._spent(training).as_dict() if self.budget else None,
         )

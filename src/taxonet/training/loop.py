@@ -29,6 +29,7 @@ from taxonet.networks.layers import Network, batch_norms
 from taxonet.processes import PeerLostError, World, launched
 from taxonet.training.balance import weights_of
 from taxonet.training.checkpoint import KEPT, Position, apply_checkpoint, read_newest, save_checkpoint
+from taxonet.training.deadline import Deadline, last_step, place_in_schedule
 from taxonet.training.distillation import Rendering, Teacher
 from taxonet.training.distributed import add_up_gradients, share_norms
 from taxonet.training.ema import MovingAverage
@@ -71,6 +72,7 @@ class Training:
     world: World = field(default_factory=World)
     keep_checkpoints: int = KEPT
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    deadline: Deadline | None = None  # of a run with a budget of time
 
     def __post_init__(self) -> None:
         self.network.to(self.world.device)
@@ -134,12 +136,36 @@ class Training:
         data = self.world.from_first(lambda: read_newest(self.run, self.key, self.listener.say))
         if data:
             self.position = apply_checkpoint(data, self.networks, self.optimizer)
+            if self.deadline:
+                self.deadline.go_on(self.position.used)
         if self.world.first:
             _truncate_log(self.run / LOG, self.position.epoch)
         return bool(data)
 
+    @property
+    def steps(self) -> int:
+        """The steps of an epoch."""
+        return steps_of(self.recipe, len(self.train))
+
+    @property
+    def planned_steps(self) -> int:
+        """The steps of the recipe's epochs."""
+        return self.recipe.epochs * self.steps
+
+    @property
+    def last_step(self) -> int:
+        """The step after which training ends: that of the recipe's epochs, or an earlier one for a budget."""
+        return last_step(self.position.cuts, self.planned_steps)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps are done, and the validation after them."""
+        return self.position.step == 0 and self.position.steps_in_all >= self.last_step
+
     def save(self) -> None:
         """Write the checkpoint, which is the first process's work."""
+        if self.deadline:
+            self.position.used = self.deadline.used()
         if self.world.first:
             save_checkpoint(self.run, self.position, self.networks, self.optimizer, self.key, self.keep_checkpoints)
 
@@ -152,9 +178,12 @@ def fit(training: Training) -> Evaluation:
     """
     evaluation: Evaluation | None = None
     with _stop_signals() as stopped:
-        while training.position.epoch < training.recipe.epochs and not _has_stopped_early(training):
+        while not training.is_over and not _has_stopped_early(training):
             _train_epoch(training, stopped)
+            start = time.monotonic()
             evaluation = _finish_epoch(training)
+            if training.deadline:
+                training.deadline.saw_between(time.monotonic() - start)
     if training.recipe.patience:
         evaluation = None
         load_best(training.run, training.result, training.world)
@@ -193,25 +222,29 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 
 def _train_epoch(training: Training, stopped: threading.Event) -> None:
-    position, recipe = training.position, training.recipe
-    steps = steps_of(recipe, len(training.train))
+    position, recipe, steps = training.position, training.recipe, training.steps
     set_training_mode(training.network, recipe)
     training.listener.start(f"epoch {position.epoch + 1}/{recipe.epochs}", steps)
     saved = started = time.monotonic()
-    loaded = training.feed.load(position.epoch, position.step)
+    loaded = training.feed.load(position.epoch, position.step, min(steps, training.last_step - position.epoch * steps))
     try:
         for batch in loaded:
             splits = position.splits
             step(training, batch, steps)
             now = time.monotonic()
-            position.seconds, started = position.seconds + now - started, now
+            took, started = now - started, now
+            position.seconds += took
             training.listener.advance(position.step, _progress_note(position))
+            if training.deadline:
+                _keep_the_deadline(training, training.deadline, took)
             if training.world.any(stopped.is_set()):
                 training.world.agreed(training.save)
                 raise InterruptedRun
             if now - saved > training.checkpoint_seconds or position.splits > splits:
                 training.save()
                 saved = now
+            if position.steps_in_all >= training.last_step:
+                break
     except PeerLostError:
         raise  # the steps of the others are unknown
     except DataError:  # a picture cannot be read any more
@@ -220,6 +253,18 @@ def _train_epoch(training: Training, stopped: threading.Event) -> None:
     finally:
         loaded.close()
     training.listener.finish()
+
+
+def _keep_the_deadline(training: Training, deadline: Deadline, took: float) -> None:
+    """Shorten the rest of the schedule where the budget would not hold; what is decided is saved at once."""
+    deadline.saw_step(took)
+    position, steps = training.position, training.steps
+    step, end = position.steps_in_all, training.last_step
+    new = deadline.new_end(step, end, steps)
+    if new is not None:
+        training.listener.say(deadline.sentence(step, end, new, steps))
+        position.cuts.append([step, new])
+        training.save()
 
 
 def _progress_note(position: Position) -> str:
@@ -235,12 +280,19 @@ def set_training_mode(network: Network, recipe: Recipe) -> None:
     for norm in batch_norms(network):
         norm.momentum = recipe.norm_momentum
         norm.train(recipe.norm_statistics == "train")
+    freeze_stages(network, recipe.frozen_stages)
+
+
+def freeze_stages(network: Network, count: int) -> None:
+    """The first `count` stages keep weights and statistics: no gradient is computed for or through them."""
+    for stage in list(network.body.children())[:count]:
+        stage.eval().requires_grad_(False)
 
 
 def step(training: Training, batch: Batch, steps: int) -> None:
     """One step of the optimiser; an epoch has `steps` of them."""
     recipe, position, world = training.recipe, training.position, training.world
-    rate = learning_rate(recipe, position.epoch + position.step / steps)
+    rate = _rate(training, position.step)
     for group in training.optimizer.param_groups:
         group["lr"] = rate
     sums, share = _gradients(training, batch), len(batch.own) / batch.count
@@ -260,6 +312,15 @@ def step(training: Training, batch: Batch, steps: int) -> None:
     position.steps_in_all += 1
     if training.average:
         training.average.update(training.network, position.steps_in_all)
+
+
+def _rate(training: Training, step: int) -> float:
+    """The learning rate of a step of the epoch."""
+    position, steps = training.position, training.steps
+    if not position.cuts:
+        return learning_rate(training.recipe, position.epoch + step / steps)
+    place = place_in_schedule(position.epoch * steps + step, position.cuts, training.planned_steps)
+    return learning_rate(training.recipe, place / steps)
 
 
 def _gradients(training: Training, batch: Batch) -> Sums:
@@ -301,7 +362,9 @@ def _finish_epoch(training: Training) -> Evaluation:
             logger.epoch(line)
         if training.recipe.patience:
             keep_best(training.run, training.log_here(), training.result)
-    training.position = Position(epoch=position.epoch + 1, steps_in_all=position.steps_in_all, splits=position.splits)
+    training.position = Position(
+        epoch=position.epoch + 1, steps_in_all=position.steps_in_all, splits=position.splits, cuts=position.cuts
+    )
     training.save()
     training.listener.say(
         f"epoch {line['epoch']:>3}/{training.recipe.epochs}  loss {line['train_loss']:.3f}  "
@@ -326,16 +389,17 @@ def validate(training: Training) -> Evaluation:
 
 
 def _log_line(training: Training, evaluation: Evaluation) -> dict[str, Any]:
-    position, recipe = training.position, training.recipe
+    position = training.position
     return {
         "epoch": position.epoch + 1,
         "train_loss": position.loss_sum / position.seen,
         "train_top1": position.right / position.seen,
         "val_loss": evaluation.metrics.log_loss,
         "val_top1": evaluation.metrics.top1,
-        "lr": learning_rate(recipe, position.epoch + (position.step - 1) / position.step),
+        "lr": _rate(training, position.step - 1),
         "seconds": round(position.seconds, 2),
         "images_per_second": round(position.seen / max(position.seconds, 1e-9), 2),
+        **({"cuts": position.cuts, "steps": position.step} if position.cuts else {}),
     }
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class Recipe:
     balance_weights: str = field(default="effective", metadata={"choices": ("effective", "inverse")})  # balance = loss
     balance_beta: float = field(default=0.999, metadata=_range(0.0, 0.9999999))  # effective: β
     frozen: bool = False  # fit the classifier on the features of the frozen network and nothing else
+    frozen_stages: int = field(default=0, metadata=_range(0, 1000))  # the first so many stages stay as they came
     head_first: bool = False  # fit the classifier on the frozen network's features before anything else
     norm_statistics: str = field(default="train", metadata={"choices": NORM_STATISTICS})
     norm_momentum: float = field(default=0.1, metadata=_range(0.0, 1.0))
@@ -111,6 +113,16 @@ def read_recipe(path: Path) -> Recipe:
         return Recipe.from_toml(path.read_text("utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the recipe {path} cannot be read: {error}") from error
+
+
+def given_values(source: str | os.PathLike[str] | Recipe | None) -> dict[str, Any]:
+    """The values that a recipe fixes: all of a `Recipe`, those that a TOML file names, none of a recipe by name."""
+    if isinstance(source, Recipe):
+        return dataclasses.asdict(source)
+    if source is None or not (str(source).endswith(".toml") or Path(source).is_file()):
+        return {}
+    whole = read_recipe(Path(source))
+    return {name: getattr(whole, name) for name in tomllib.loads(Path(source).read_text("utf-8"))}
 
 
 def _converted(spec: "dataclasses.Field[Any]", value: Any) -> Any:

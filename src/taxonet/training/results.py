@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class TrainResult:
     findings: tuple[Finding, ...]
     interrupted: bool = False
     warnings: tuple[Issue, ...] = ()  # of the check that training makes by itself
+    budget: Mapping[str, Any] | None = None  # with a budget of time: what was chosen and why, and the time used
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -41,6 +42,7 @@ class TrainResult:
             **{name: part.as_dict() if part else None for name, part in parts.items()},
             "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
             "warnings": [issue.as_dict() for issue in self.warnings],
+            **({"budget": dict(self.budget)} if self.budget else {}),
         }
 
 

@@ -15,6 +15,7 @@ from taxonet.evaluation.comparison import Comparison, compare
 from taxonet.evaluation.speed import RUNS
 from taxonet.files import write_atomically
 from taxonet.networks.registry import find
+from taxonet.training.duration import parse_duration
 from taxonet.training.opening import RECIPE, RUN
 from taxonet.training.recipe import Recipe, read_recipe
 from taxonet.training.results import BUNDLE, REPORT
@@ -60,6 +61,7 @@ def train_and_compare(
     out: str | os.PathLike[str],
     recipe: str | os.PathLike[str] | None = None,
     weights: str = "auto",
+    budget: str | None = None,
     resume: bool = False,
     runs: int = RUNS,
     progress: bool = False,
@@ -74,6 +76,8 @@ def train_and_compare(
         recipe: as for `train`; by default finetune where every network has weights to start from, else scratch.
         weights: "auto" (the catalogue's where every network has some, else all start fresh), "own" (each the
             catalogue's where it has some: what is best to use, not which network is better), or "none".
+        budget: "10m": so much time for the training of each network, as for `train`; picture size, epochs and recipe
+            are then chosen for each by itself, as far as they are not given.
         resume: go on with what stands in `out`: finished runs are kept, a stopped one goes on.
         runs: how often single photos are timed, 0 for not at all.
         progress: tell a person on stderr what happens.
@@ -99,11 +103,14 @@ def train_and_compare(
             )
     asked = {key: value for key, value in overrides.items() if value is not None}
     Recipe().with_values(asked)  # a wrong value is refused before the first of them is trained
+    if budget is not None:
+        parse_duration(budget)
     plan = {"data": str(Path(data).absolute()), "models": names, "recipe": None if recipe is None else str(recipe)}
-    _settle_plan(folder, plan | {"weights": weights, "values": asked}, resume)
+    _settle_plan(folder, plan | {"weights": weights, "budget": budget, "values": asked}, resume)
     for note in notes:
         listener.say(note)
     job = _SideBySide(data, names, folder, listener, notes)
+    job.budget = budget
     return job.work(recipe, weights, asked, runs, progress)
 
 
@@ -148,6 +155,7 @@ class _SideBySide:
         self.data, self.names, self.folder, self.listener, self.notes = data, names, folder, listener, notes
         self.runs: dict[str, Path] = {}
         self.findings: list[Finding] = []
+        self.budget: str | None = None
 
     def work(
         self, recipe: Any, weights: str, asked: dict[str, Any], timing_runs: int, progress: bool
@@ -186,7 +194,7 @@ class _SideBySide:
             for leftover in ("train.csv", "val.csv", "test.csv", RUN):  # of a run that was killed as it began
                 (run / leftover).unlink(missing_ok=True)
         start = "none" if weights == "none" else "auto"
-        wishes = {} if goes_on else {"recipe": recipe, "weights": start, "model": name, **asked}
+        wishes = {} if goes_on else {"recipe": recipe, "weights": start, "model": name, "budget": self.budget, **asked}
         try:
             result = train(self.data, out=run, resume=goes_on, progress=progress, **wishes)
         except TrainingError as error:
@@ -212,9 +220,12 @@ class _SideBySide:
         recipes = {name: read_recipe(run / RECIPE) for name, run in self.runs.items()}
         counts = json.loads((next(iter(self.runs.values())) / RUN).read_text("utf-8"))["counts"]
         first = next(iter(recipes.values()))
+        how = f"recipe {first.name}, {first.epochs} epochs"
+        if self.budget:
+            how = f"each in {self.budget} on this machine"
         lines = [
             f"trained on the same {counts['train']} photos, compared on the same {counts['val']} held-out ones; "
-            f"recipe {first.name}, {first.epochs} epochs, seed {first.seed}"
+            f"{how}, seed {first.seed}"
         ]
         for key in TOLD:
             values = {name: getattr(recipe, key) for name, recipe in recipes.items()}

@@ -1,6 +1,7 @@
 """`train`: a folder of pictures becomes a run with a bundle and a report."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,10 @@ from taxonet.errors import TrainingError, UsageError
 from taxonet.networks.registry import find
 from taxonet.processes import PeerLostError, World, join
 from taxonet.training.allocator import keep_freed_memory
+from taxonet.training.budget import PYTHON_SECONDS, Budget, kept_budget, plan
+from taxonet.training.candidates import Wish
 from taxonet.training.checkpoint import KEPT
+from taxonet.training.duration import parse_duration
 from taxonet.training.job import Job
 from taxonet.training.loop import CHECKPOINT_SECONDS
 from taxonet.training.opening import check_nothing_else_is_asked, check_same_weights, open_run
@@ -34,6 +38,7 @@ def train(
     out: str | os.PathLike[str],
     recipe: str | os.PathLike[str] | Recipe | None = None,
     weights: str | os.PathLike[str] = "auto",
+    budget: str | None = None,
     exclude: str | os.PathLike[str] | None = None,
     check: bool = True,
     resume: bool = False,
@@ -56,6 +61,10 @@ def train(
             fast path for small sets), a TOML file or a `Recipe`; by default finetune where there are weights.
         weights: what to start from: "auto" (the catalogue's, where they are here), "none", a name of the catalogue
             (`densenet121.tv_in1k`), or a file: a bundle or a known checkpoint.
+        budget: "90s", "10m", "1h30m": the time that the command may take from its start to its report. What is not
+            given of model, image_size, epochs and recipe is chosen for it, by measuring on these pictures; what was
+            chosen and why is printed and kept. A run that turns out slower is shortened, and says so; one that goes on
+            with `resume` keeps its choice, and the time of what it goes on from is counted.
         exclude: a list of pictures to leave out, one path a line, as `CheckReport.write_exclusions` writes it.
         check: leave copies of validation and test pictures out of training; warn of photos in two classes, of copies
             and of classes with few pictures. It reads only files that share their size with another.
@@ -76,12 +85,14 @@ def train(
         DataError: the data cannot be used.
         BundleError: the weights do not fit the network.
     """
+    started = time.monotonic()
     _check_options(keep_checkpoints, checkpoint_seconds)
     run = Path(out)
     with join() as world:
         listener: Listener = Terminal() if progress and world.first else Silent()
         opening = open_run(run, resume, world, listener.say)
         before, stored = opening.facts, opening.recipe
+        chosen = _budget_before(run, opening.resume, before, budget, world)
         variant = find(before.get("model", model or DEFAULT_MODEL)).name
         if opening.resume and model is not None and find(model).name != variant:
             raise UsageError(f"the run in {run} trains {variant}, not {model}")
@@ -94,12 +105,32 @@ def train(
         screened = prepare(data, fraction, seed, listed, checked)
         if keep_memory and keep_freed_memory():  # before the first tensor
             listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
-        job = Job(Path(data), run, variant, screened, before.get("weights", str(weights)), listener, world)
+        begins = before.get("weights", str(weights))
+        if budget is not None and chosen is None:
+            wish = Wish(model, recipe, begins, overrides)
+            chosen, candidate = plan(budget, wish, screened.split, started, listener, explain)
+            variant, begins = candidate.network, candidate.weights
+            recipe, overrides = recipe or chosen.chosen["recipe"], overrides | dict(chosen.values)
+        job = Job(Path(data), run, variant, screened, begins, listener, world)
         job.explain = explain
+        if chosen:
+            job.budget, job.began = chosen, started - (chosen.used if opening.resume else PYTHON_SECONDS)
         job.keep_checkpoints, job.checkpoint_seconds = keep_checkpoints, checkpoint_seconds
         job.log = log
         with _naming_the_run(run, world):
             return job.work(stored or recipe, {} if stored else overrides, opening.resume)
+
+
+def _budget_before(run: Path, resume: bool, before: dict[str, Any], asked: str | None, world: World) -> Budget | None:
+    """The budget of a run that goes on, None for one that begins; a wish that cannot be is refused."""
+    if asked is not None:
+        parse_duration(asked)
+        if world.size > 1:
+            raise UsageError(
+                f"a budget is planned for one process, and torchrun has started {world.size}; leave --budget out, or "
+                "start one"
+            )
+    return kept_budget(run, before, asked) if resume else None
 
 
 def _check_options(keep_checkpoints: int, checkpoint_seconds: float) -> None:

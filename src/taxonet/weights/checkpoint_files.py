@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taxonet.errors import BundleError
-from taxonet.weights.bundle import AnyPath, read_tensors, reading, short
+from taxonet.weights.bundle import AnyPath, read_tensors, reading
+from taxonet.weights.strict_json import short
 
 if TYPE_CHECKING:
     import torch

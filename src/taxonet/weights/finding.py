@@ -8,10 +8,11 @@ from pathlib import Path
 
 from taxonet.console import Terminal
 from taxonet.errors import BundleError, UsageError, nearest
-from taxonet.weights.bundle import BundleInfo, read_header, read_info, reading
+from taxonet.weights.bundle import BundleInfo, read_info, reading
 from taxonet.weights.catalogue import Entry, entries_of, find_entry, get_entry
 from taxonet.weights.checkpoint_files import sha256_of
 from taxonet.weights.hub import bundle_path
+from taxonet.weights.safetensors_header import read_header
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt", ".onnx", ".xml", ".pt2")
 CHUNK = 2**22  # bytes read at a time

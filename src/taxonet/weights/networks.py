@@ -25,10 +25,10 @@ from taxonet.weights.bundle import (
     tensor_specs,
 )
 from taxonet.weights.catalogue import Entry, find_entry, get_entry
+from taxonet.weights.conversion import convert
 from taxonet.weights.finding import FILE_SUFFIXES, Found, find_model, here
-from taxonet.weights.importers import convert
 from taxonet.weights.layouts import preprocessing_of
-from taxonet.weights.options import recognise
+from taxonet.weights.recognition import recognise
 
 # How the source of a layout prepares pictures; other sources say so in the catalogue.
 TORCHVISION_PREPROCESSING = "exif | rgb | resize(256, bilinear) | center_crop(224) | normalize(imagenet)"

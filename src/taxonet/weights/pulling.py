@@ -88,7 +88,7 @@ def _bundle(entry: Entry, listener: Listener) -> tuple[Path, bool]:
 def _convert(entry: Entry, file: Path, target: Path) -> None:
     from taxonet.networks.registry import create_model, find
     from taxonet.weights.checkpoint_files import read_checkpoint
-    from taxonet.weights.importers import convert
+    from taxonet.weights.conversion import convert
     from taxonet.weights.networks import save_network
 
     info = entry.info()

@@ -31,7 +31,7 @@ class OnnxRuntimeEngine:
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits (N, classes) of pixels (N, H, W, C)."""
         with self._lock:
-            session = self._single if len(pixels) == 1 and self._busy == 0 else self._several
+            session = self._single if len(pixels) == 1 and self._busy == 0 else self.session
             self._busy += 1
         try:
             turn = self._turns.get()
@@ -46,10 +46,11 @@ class OnnxRuntimeEngine:
 
     @cached_property
     def _single(self) -> Any:
-        return self._several if self.streams == 1 else open_session(self.path, self.streams)
+        return self.session if self.streams == 1 else open_session(self.path, self.streams)
 
     @cached_property
-    def _several(self) -> Any:
+    def session(self) -> Any:
+        """The session of one thread."""
         return open_session(self.path, 1)
 
 

@@ -11,6 +11,7 @@ from taxonet.inference.engines.libraries import import_openvino
 
 Model: TypeAlias = Any  # an openvino.Model, whose package brings no types
 
+TINY = 1e-12  # the squares of an output that is always 0
 ROUNDING = "FakeQuantize"
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
 # what moves values without changing them: a rounding before it holds after it
@@ -75,9 +76,22 @@ def roundings(node: Any) -> list[Any]:
     return found
 
 
+def with_feeders(model: Model, names: Iterable[str]) -> tuple[str, ...]:
+    """Layers of a float graph and what lies between each and the layer before it: pooling, norms, activations, all of
+    which would be rounded by themselves and lose there what the layer is to keep."""
+    nodes, found = {node.get_friendly_name(): node for node in model.get_ordered_ops()}, dict.fromkeys(names)
+    for name in tuple(found):
+        inputs = [nodes[name].input_value(0)]
+        while len(inputs) == 1 and inputs[0].get_node().get_type_name() not in (*WEIGHTED, "Parameter"):
+            source = inputs[0].get_node()
+            found[str(source.get_friendly_name())] = None
+            inputs = [value for value in source.input_values() if not _is_constant(value.get_node())]
+    return tuple(found)
+
+
 def _is_constant(node: Any) -> bool:
     """Whether a value is weights: a constant behind nothing but roundings, conversions and changes of shape."""
-    while node.get_type_name() in {ROUNDING, "Convert", "Subtract", "Multiply", "Reshape", "Transpose"}:
+    while node.get_type_name() in {ROUNDING, "Convert", "Subtract", "Multiply", "Reshape", "Transpose", "Unsqueeze"}:
         node = node.input_value(0).get_node()
     return str(node.get_type_name()) == "Constant"
 
@@ -113,34 +127,54 @@ def _text(facts: Any, key: str) -> str:
     return str(facts[key].astype(str)) if key in facts else ""
 
 
-def losses(model: Model, batches: Iterable[NDArray[np.uint8]]) -> dict[str, float]:
-    """How much of each layer's input its rounding loses: the squared error relative to the squared values.
+def losses(model: Model, quantised: Model, batches: Iterable[NDArray[np.uint8]]) -> dict[str, float]:
+    """What rounding does to each int8 layer alone: the squared error of its output, relative to the squared output,
+    where its input is that of the float network.
 
     Args:
-        model: a quantised graph.
+        model: the float graph.
+        quantised: what was made of it.
         batches: prepared photos, (N, H, W, C) each.
 
     Returns:
         The node's name of every int8 layer → its loss; the larger, the more the layer gains by staying float.
     """
-    openvino = import_openvino()
+    core, config = import_openvino().Core(), {"INFERENCE_PRECISION_HINT": "f32"}
+    names, sources, alone = _cut(quantised.clone())
     watched = model.clone()
-    points: dict[str, tuple[int, int]] = {}
-    for node in watched.get_ordered_ops():
-        if node.get_type_name() == ROUNDING and not _is_constant(node.input_value(0).get_node()):
-            watched.add_outputs([node.input_value(0), node.output(0)])
-            points[node.get_friendly_name()] = (len(watched.outputs) - 2, len(watched.outputs) - 1)
-    compiled = openvino.Core().compile_model(watched, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    error = dict.fromkeys(points, 0.0)
-    energy = dict.fromkeys(points, 0.0)
+    nodes = {node.get_friendly_name(): node for node in watched.get_ordered_ops()}
+    places = [(name, port) for name, port in sources if name in nodes]
+    if places != sources or not all(name in nodes for name in names):
+        return {}  # NNCF has renamed what it found
+    before = len(watched.outputs)
+    watched.add_outputs([nodes[name].output(port) for name, port in sources])
+    watched.add_outputs([nodes[name].output(0) for name in names])
+    float_network, layers_alone = (core.compile_model(graph, "CPU", config) for graph in (watched, alone))
+    error, own = np.zeros(len(names)), np.zeros(len(names))
     for batch in batches:
-        values = compiled(batch)
-        for name, (before, after) in points.items():
-            error[name] += float(np.square(values[after] - values[before], dtype=np.float64).sum())
-            energy[name] += float(np.square(values[before], dtype=np.float64).sum())
-    share = {name: error[name] / max(energy[name], 1e-30) for name in points}
-    lost = {}
-    for node in model.get_ordered_ops():
-        if node.get_type_name() in WEIGHTED and (rounded := roundings(node)):
-            lost[node.get_friendly_name()] = max(share.get(r.get_friendly_name(), 0.0) for r in rounded)
-    return lost
+        values = float_network(batch)
+        inputs = [values[before + i] for i in range(len(sources))]
+        found = layers_alone(inputs)
+        for i in range(len(names)):
+            expected = values[before + len(sources) + i]
+            error[i] += np.square(found[i] - expected, dtype=np.float64).sum()
+            own[i] += np.square(expected, dtype=np.float64).sum()
+    return dict(zip(names, (error / np.maximum(own, TINY)).tolist(), strict=True))
+
+
+def _cut(quantised: Model) -> tuple[list[str], list[tuple[str, int]], Model]:
+    """The int8 layers of a graph, each for itself: their names, what they take in (a node and its port), and the graph
+    from these to the layers' outputs. The given graph is used up."""
+    openvino = import_openvino()
+    found = [(node, roundings(node)) for node in quantised.get_ordered_ops() if node.get_type_name() in WEIGHTED]
+    inner = {rounding.get_friendly_name(): rounding for _, parts in found for rounding in parts}
+    sources, parameters = [], []
+    for rounding in inner.values():
+        source = rounding.input_value(0)
+        sources.append((str(source.get_node().get_friendly_name()), int(source.get_index())))
+        parameters.append(openvino.op.Parameter(source.get_element_type(), source.get_partial_shape()))
+    for rounding, parameter in zip(inner.values(), parameters, strict=True):
+        rounding.input(0).replace_source_output(parameter.output(0))
+    layers_ = [node for node, parts in found if parts]
+    results = [openvino.opset13.result(node.output(0)) for node in layers_]
+    return [str(n.get_friendly_name()) for n in layers_], sources, openvino.Model(results, parameters, "layers")

@@ -84,7 +84,9 @@ def _divided(splits: dict[str, list[Sample]], count: int, seed: int) -> Parts:
         calibration = balanced(samples, few, seed)
         taken = {sample.path for sample in calibration}
         rest = tuple(sample for sample in samples if sample.path not in taken)
-        return Parts(calibration, rest, rest, origin=f"a part of the photos calibrates, the others measure; split: {name}")
+        return Parts(
+            calibration, rest, rest, origin=f"a part of the photos calibrates, the others measure; split: {name}"
+        )
     measured = next(name for name in ("test", "val", *splits) if name in splits)
     source = "train" if "train" in splits else next(name for name in splits if name != measured)
     choosing = "val" if "val" in splits and measured != "val" and source != "val" else measured

@@ -40,8 +40,8 @@ class Int8Report:
     trials: tuple[Trial, ...]
     drop: Drop | None
     photos: Mapping[str, int]  # by use: calibration, choosing, measured
-    origin: str
-    seed: int
+    origin: str = ""
+    seed: int = 0
     agreement: float | None = None
     logit_error: float | None = None
     layers: int = 0
@@ -141,12 +141,19 @@ def quantise(
     preprocessing = Preprocessing.parse(info.preprocessing)
     parts = divide(data if isinstance(data, DataSet) else read_data(data), info.classes, count, seed)
     calibration, choosing, measured = _read(parts, info, preprocessing, limits, seed, listener)
-    search = Search(model, calibration.pixels, choosing, measured, info.temperature, max_drop, listener)
+    search = Search(model, calibration, choosing, measured, info.temperature, max_drop, listener)
+    found, report = described(search, settings, timed)
+    findings = (*parts.findings, *report.findings)
+    return found, replace(report, origin=parts.origin, seed=seed, findings=findings)
+
+
+def described(search: Search, settings: Sequence[Setting], timed: bool) -> tuple[Model | None, Int8Report]:
+    """Run a search and describe what it ends with."""
     found = search.run(settings)
-    report = _report(search, found, calibration, parts, seed)
+    report = _report(search, found)
     if found.model is None or found.engine is None:
         return None, report
-    return found.model, _described(report, search, found.model, found.engine, calibration, timed)
+    return found.model, _described(report, search, found.model, found.engine, timed)
 
 
 def _read(
@@ -161,10 +168,10 @@ def _read(
     return photos(parts.calibration, "photos that calibrate"), choosing, measured
 
 
-def _report(search: Search, found: Found, calibration: Photos, parts: Parts, seed: int) -> Int8Report:
+def _report(search: Search, found: Found) -> Int8Report:
     last = found.trials[-1]
-    sets = {"calibration": calibration, "measured": search.measured}
-    if parts.separate:
+    sets = {"calibration": search.calibration, "measured": search.measured}
+    if search.choosing is not search.measured:
         sets["choosing"] = search.choosing
     kept = found.model is not None
     return Int8Report(
@@ -174,18 +181,14 @@ def _report(search: Search, found: Found, calibration: Photos, parts: Parts, see
         trials=found.trials,
         drop=last.measured,
         photos={name: len(photos) for name, photos in sets.items()},
-        origin=parts.origin,
-        seed=seed,
-        findings=(*parts.findings, *(finding for photos in sets.values() for finding in photos.findings)),
+        findings=tuple(finding for photos in sets.values() for finding in photos.findings),
     )
 
 
-def _described(
-    report: Int8Report, search: Search, model: Model, engine: OpenVinoEngine, calibration: Photos, timed: bool
-) -> Int8Report:
+def _described(report: Int8Report, search: Search, model: Model, engine: OpenVinoEngine, timed: bool) -> Int8Report:
     """The report of a network that is kept: agreement on all photos, layers, speed, and what the photos cannot say."""
-    parts = [search.measured.pixels, calibration.pixels]
-    first = [search.before_measured, answers(search.engine, calibration.pixels, search.listener)]
+    parts = [search.measured.pixels, search.calibration.pixels]
+    first = [search.before_measured, answers(search.engine, search.calibration.pixels, search.listener)]
     if search.choosing is not search.measured:
         parts.append(search.choosing.pixels)
         first.append(search.before)

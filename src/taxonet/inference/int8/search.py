@@ -83,7 +83,7 @@ class Search:
 
     Args:
         model: the float graph.
-        calibration: prepared photos (n, H, W, C).
+        calibration: photos that the ranges of activations are taken from.
         choosing: photos on which settings are compared.
         measured: photos on which the one that is taken must hold too; the same ones where there are no others.
         temperature: of the bundle, for the log-loss.
@@ -94,7 +94,7 @@ class Search:
     def __init__(
         self,
         model: Model,
-        calibration: NDArray[np.uint8],
+        calibration: Photos,
         choosing: Photos,
         measured: Photos,
         temperature: float,
@@ -163,7 +163,7 @@ class Search:
             advanced = nncf.AdvancedQuantizationParameters()
             if setting.smooth:
                 advanced.smooth_quant_alphas.convolution = SMOOTHING
-            calibration = nncf.Dataset(_one_by_one(self.calibration))
+            calibration = nncf.Dataset(_one_by_one(self.calibration.pixels))
             if setting.accuracy_aware:
                 return self._accuracy_aware(nncf, calibration, options, advanced)
             return nncf.quantize(self.model, calibration, advanced_parameters=advanced, **options)
@@ -192,10 +192,10 @@ class Search:
         )
 
     def _sensitive(self, model: Model) -> tuple[str, ...]:
-        """The nodes whose input loses most when it is rounded."""
-        lost = graph.losses(model, _one_by_one(self.calibration[:LOOK]))
+        """The nodes of the layers whose output suffers most from rounding, and of what feeds them."""
+        lost = graph.losses(self.model, model, _one_by_one(self.calibration.pixels[:LOOK]))
         worst = sorted(lost, key=lambda name: -lost[name])
-        return tuple(worst[: max(1, round(SENSITIVE * len(worst)))])
+        return graph.with_feeders(self.model, worst[: max(1, round(SENSITIVE * len(worst)))])
 
 
 def answers(engine: Engine, pixels: NDArray[np.uint8], listener: Listener) -> Logits:

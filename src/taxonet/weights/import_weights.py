@@ -16,10 +16,10 @@ from taxonet.networks.layers import Network
 from taxonet.networks.registry import create_model
 from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.catalogue import KNOWN_CLASSES
-from taxonet.weights.importers import COUNTER, dotted
+from taxonet.weights.conversion import COUNTER, dotted
 from taxonet.weights.layouts import spare_of, takes_bgr
 from taxonet.weights.networks import save_network, usual_preprocessing
-from taxonet.weights.options import Recognised, recognise
+from taxonet.weights.recognition import Recognised, recognise
 
 OTHER_FORMATS = (".pth", ".pt", ".th", ".ckpt", ".bin", ".pkl", ".onnx", ".xml", ".pt2")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.golden.compare import GOLDEN
 from tests.golden.weights import images, weight
-from tests.weights.test_importers import foreign_state
+from tests.weights.test_conversion import foreign_state
 
 import taxonet
 from taxonet.cli.app import main

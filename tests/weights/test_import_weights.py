@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from tests.weights.test_importers import foreign_state
+from tests.weights.test_conversion import foreign_state
 
 import taxonet
 from taxonet.cli.app import main
 from taxonet.errors import BundleError, UsageError
 from taxonet.networks import create_model
 from taxonet.weights.bundle import read_info
-from taxonet.weights.importers import own_modules
+from taxonet.weights.conversion import own_modules
 from taxonet.weights.layouts import layouts_of
 from taxonet.weights.networks import open_model
 

@@ -12,7 +12,7 @@ from taxonet.images import Preprocessing
 from taxonet.networks import create_model
 from taxonet.networks.layers import batch_norms
 from taxonet.networks.registry import find
-from taxonet.weights.importers import COUNTER, convert, own_modules
+from taxonet.weights.conversion import COUNTER, convert, own_modules
 from taxonet.weights.layouts import layouts_of, preprocessing_of
 from taxonet.weights.networks import TORCHVISION_PREPROCESSING, find_pretrained
 

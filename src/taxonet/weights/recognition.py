@@ -21,7 +21,7 @@ from taxonet.sheets import Port, load_sheet
 from taxonet.weights.bundle import BundleInfo, read_info
 from taxonet.weights.catalogue import Entry, entry_of_file
 from taxonet.weights.checkpoint_files import read_checkpoint, sha256_of
-from taxonet.weights.importers import convert
+from taxonet.weights.conversion import convert
 from taxonet.weights.layouts import layout_of, layouts_of
 
 LIBRARIES = ("torchvision", "timm")
