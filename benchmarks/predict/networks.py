@@ -111,7 +111,7 @@ def write_bundle(network: str, folder: Path, photos: list[Path], weights: str | 
     from taxonet.assets import imagenet_classes
     from taxonet.networks import create_model
     from taxonet.weights.bundle import BundleInfo, save_bundle
-    from taxonet.weights.models import create_model as create_pretrained
+    from taxonet.weights.creation import create_model as create_pretrained
 
     torch.manual_seed(0)
     real = weights or ("default" if network in INSTALLED else None)
@@ -195,7 +195,7 @@ def write_peers(files: Files, photos: list[Path]) -> None:
 def timm_names(network: str, ours) -> dict:
     """Our network's state under timm's names."""
     from taxonet.networks.registry import find
-    from taxonet.weights.importers import own_modules
+    from taxonet.weights.conversion import own_modules
     from taxonet.weights.layouts import layouts_of
 
     layouts = layouts_of(find(network).family)
