@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -141,3 +142,10 @@ def test_a_terminal_without_our_letters_gets_them_escaped(run_taxonet):
     ran = run_taxonet("info", "densenet_bc_22_12", env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert (ran.returncode, ran.stderr) == (0, "")
     assert r"one image of 32\xd732" in ran.stdout
+
+
+def test_a_program_that_calls_main_keeps_its_own_logging():
+    logger = logging.getLogger("taxonet")
+    before = logger.level, list(logger.handlers)
+    assert main(["models", "densenet121", "-v"]) == 0
+    assert (logger.level, logger.handlers) == before

@@ -4,7 +4,8 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from cyclopts import App, CycloptsError, UnknownCommandError
 
@@ -67,9 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     words = list(arguments)
     debug = "--debug" in words
-    _speak_up(any(word in VERBOSE for word in words))
+    verbose = any(word in VERBOSE for word in words)
     words = ["@-" if word == "-" else word for word in words if word not in ("--debug", *VERBOSE)]  # stdin
     _print_whatever_comes()
+    with _speaking_up(verbose):
+        return _answered(words, debug)
+
+
+def _answered(words: Sequence[str], debug: bool) -> int:
+    """The exit status of one command; what goes wrong becomes one sentence."""
     try:
         status = app(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()
@@ -89,13 +96,20 @@ def _run(arguments: Sequence[str]) -> int:
     return 0 if status == FINDINGS and launched() else int(status or 0)
 
 
-def _speak_up(verbose: bool) -> None:
+@contextmanager
+def _speaking_up(verbose: bool) -> Iterator[None]:
     """Let what the package notes come to stderr: warnings always, and reasons of choices where they are asked for."""
     logger = logging.getLogger("taxonet")
+    before = logger.level, logger.handlers  # a program that calls `main` has its own
     logger.setLevel(logging.INFO if verbose else logging.WARNING)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("taxonet: %(message)s"))
     logger.handlers = [handler]
+    try:
+        yield
+    finally:
+        logger.setLevel(before[0])
+        logger.handlers = before[1]
 
 
 def _print_whatever_comes() -> None:

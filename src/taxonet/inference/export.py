@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taxonet.console import Listener, Silent
-from taxonet.data.sources import read_data
+from taxonet.data.sources import DataSet, read_data
 from taxonet.errors import UsageError, nearest
 from taxonet.files import check_target, replacing
 from taxonet.images import Preprocessing
@@ -23,6 +23,9 @@ from taxonet.inference.artefacts import is_artefact, open_artefact, write_onnx, 
 from taxonet.inference.conversion import to_onnx, to_openvino, to_pt2
 from taxonet.inference.engines import TorchEngine, run_on_all
 from taxonet.inference.engines.libraries import check_onnx
+from taxonet.inference.int8.photos import CALIBRATION
+from taxonet.inference.int8.quantise import MAX_DROP, Int8Report
+from taxonet.inference.int8.writing import Int8Options, check_int8, photos_for, write_int8
 from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.finding import find_model
 
@@ -43,12 +46,13 @@ class Export:
     agreement: Agreement
     photos: str
     seconds: float
+    int8: Int8Report | None = None  # None in float32, and where the float32 graph did not agree already
 
     @property
     def problem(self) -> str | None:
         """Why nothing was written, None where the export stands."""
         if self.agreement.holds:
-            return None
+            return self.int8.problem if self.int8 else None
         return f"the export does not answer as the bundle does, so nothing was written: {self.agreement}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -58,6 +62,7 @@ class Export:
             "files": [str(file) for file in self.files],
             "bytes": self.bytes,
             "agreement": {**self.agreement.as_dict(), "photos": self.photos},
+            "int8": self.int8.as_dict() if self.int8 else None,
             "problem": self.problem,
             "seconds": round(self.seconds, 2),
         }
@@ -69,6 +74,10 @@ def export(
     to: str,
     out: str | os.PathLike[str],
     data: str | os.PathLike[str] | None = None,
+    int8: bool = False,
+    max_drop: float = MAX_DROP,
+    calibration: int = CALIBRATION,
+    seed: int = 0,
     listener: Listener | None = None,
 ) -> Export:
     """Write a model as a file for another engine, if it answers there as it does here.
@@ -82,6 +91,12 @@ def export(
         to: "openvino" (`out.xml` and `out.bin`), "onnx" (`out.onnx`) or "pt2" (`out.pt2`, for torch.export.load).
         out: where to write, with or without the ending.
         data: photos to compare on: a folder of class folders or a table; by default the shipped photos, in 16 views.
+            For int8 they are labelled photos that calibrate and measure (docs/int8.md); by default those of the
+            training run beside the bundle.
+        int8: round weights and activations to 8 bits (for openvino), if the accuracy on photos is kept.
+        max_drop: percentage points of top-1 that int8 may lose.
+        calibration: photos that int8 takes its ranges from, at most.
+        seed: of the draw of these photos.
         listener: is told what is going on.
 
     Returns:
@@ -95,7 +110,12 @@ def export(
     target = _target(to, out)
     if is_artefact(model):
         raise UsageError(f"{model} is an export already, export its bundle")
-    photos = None if data is None else [sample.path for sample in read_data(data).samples]
+    labelled: DataSet | None = None
+    if int8:
+        check_int8(to)
+        labelled = photos_for(Path(model), None if data is None else os.fspath(data))
+    options = Int8Options(max_drop, calibration, seed)
+    photos = None if data is None else [sample.path for sample in (labelled or read_data(data)).samples]
     from taxonet.weights.networks import open_found
 
     info, network = open_found(find_model(model))
@@ -106,11 +126,14 @@ def export(
         draft = Path(folder) / f"model{target.suffix}"
         _WRITERS[to](draft, info, network)
         listener.say(f"comparing with the bundle on {len(pixels)} pictures")
-        agreement = compare_logits(expected, _RUNNERS[to](draft, pixels))
-        files = _settle(draft, target) if agreement.holds else ()
+        agreement, report = compare_logits(expected, _RUNNERS[to](draft, pixels)), None
+        if labelled and agreement.holds:
+            report = write_int8(draft, labelled, options, pixels, listener)
+        stands = agreement.holds and (report is None or report.kept)
+        files = _settle(draft, target) if stands else ()
     size = sum(file.stat().st_size for file in files)
     source = "the shipped photos" if data is None else os.fspath(data)
-    return Export(to, files, size, agreement, source, time.monotonic() - started)
+    return Export(to, files, size, agreement, source, time.monotonic() - started, report)
 
 
 def _target(to: str, out: str | os.PathLike[str]) -> Path:
