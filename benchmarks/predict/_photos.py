@@ -14,8 +14,7 @@ from taxonet.data import expand_inputs
 def linked_photos(data: Path | None, count: int, broken_every: int = 0) -> Iterator[Path]:
     """A folder of `count` photos; with `broken_every` each so many-th is cut in the middle."""
     sources = expand_inputs([data]) if data else photo_paths()
-    near = sources[0].parent if os.access(sources[0].parent, os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=near) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         kept = [root / f".source{i}{source.suffix}" for i, source in enumerate(sources[: min(len(sources), 200)])]
         for source, copy in zip(sources, kept, strict=False):  # one copy: hard links cross no file system

@@ -43,7 +43,8 @@ def trial(words: argparse.Namespace, folder: Path, out: Path, suffix: str) -> in
     print(
         f"{suffix}: uninterrupted {words.photos:,} photos in {seconds:.0f} s, exit status {status} (1: some are broken)"
     )
-    moments = sorted(random.Random(words.seed).randrange(whole.stat().st_size) for _ in range(words.kills))
+    draw = random.Random(words.seed)
+    moments = sorted(draw.randrange(whole.stat().st_size) for _ in range(words.kills))
     for moment in moments:
         kill_at(command(words, folder, killed), killed, moment)
         print(f"  killed at {killed.stat().st_size if killed.exists() else 0:,} bytes (asked: {moment:,})", flush=True)
