@@ -1,4 +1,4 @@
-"""The first calls of an engine may come from several threads at the same time: a process of its own must not stand still.
+"""The first calls of an engine may come from several threads at once: a process of its own must not stand still.
 
 openvino's bindings deadlock there in half of the runs when nothing is done about it, holding the interpreter's lock.
 """
