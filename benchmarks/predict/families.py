@@ -186,7 +186,7 @@ def agreement(name, arguments, terminal):
         "top1": float((reference.argmax(1) == held.targets).mean()),
         "float32": compared(reference, answers(OpenVinoEngine(graph), held.pixels, terminal)),
         "int8": compared(reference, answers(OpenVinoEngine(quantised), held.pixels, terminal)) if quantised else None,
-        "report": report.as_dict(),
+        "report": report.as_dict() | {"errors": len(report.findings)},  # no paths of this machine
     }
     for kind, model in (("float32", graph), ("int8", quantised)):
         if model:
@@ -228,7 +228,7 @@ def write(rows, command, out):
         "",
         f"    {command}",
         "",
-        f"{machine.cpu}, {machine.cores} cores. All figures are of the network alone on {rows[0]['photos']} photos "
+        f"{machine.cpu}, {machine.cores} cores. All figures are of the network alone on {counted(rows)} "
         "that neither fitted the classifier nor calibrated int8. *Labels* is the share of photos that get torch's "
         "label, *error* the root mean square of the change of the logits relative to their deviation, *drop* the loss "
         "of top-1 in points with its 95 % interval, *layers* those with weights that this machine computes in int8.",
@@ -249,6 +249,13 @@ def write(rows, command, out):
         tried = [f"{trial['setting']} ({trial['choosing']['points']:.1f} points)" for trial in row["report"]["trials"]]
         lines.append(f"- {row['network']}: {'; '.join(tried)}{'' if row['int8'] else ' — refused'}")
     out.with_suffix(".md").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def counted(rows):
+    """How many photos the rows are of, and which have another number, as some could not be read."""
+    usual = max(row["photos"] for row in rows)
+    others = ", ".join(f"{row['network']} {row['photos']}" for row in rows if row["photos"] != usual)
+    return f"{usual} photos" + (f" ({others})" if others else "")
 
 
 def line(row):

@@ -7,20 +7,36 @@ openvino-telemetry is installed. Without that package openvino and nncf use thei
 import importlib
 import importlib.util
 import sys
+import threading
 from types import ModuleType
+
+import numpy as np
 
 from taxonet.errors import UsageError
 
+_IMPORTING = threading.Lock()
 ONNX = ("onnx", "onnxruntime", "onnxscript")
 
 
 def import_openvino() -> ModuleType:
     """The module openvino, which sends nothing from here on even where somebody else has imported it before."""
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # an import of it fails from here on
-    openvino = importlib.import_module("openvino")
-    telemetry = importlib.import_module("openvino.tools.ovc.telemetry_utils")
-    telemetry.tm = importlib.import_module("openvino.tools.ovc.telemetry_stub")  # type: ignore[attr-defined]
+    with _IMPORTING:
+        openvino = importlib.import_module("openvino")
+        telemetry = importlib.import_module("openvino.tools.ovc.telemetry_utils")
+        telemetry.tm = importlib.import_module("openvino.tools.ovc.telemetry_stub")  # type: ignore[attr-defined]
+        _make_type_tables(openvino)
     return openvino
+
+
+def _make_type_tables(openvino: ModuleType) -> None:
+    """Let openvino's bindings build their tables of numpy's types while nobody else calls them.
+
+    They are built at first use; where two threads are the first at the same time, one waits for the table and holds
+    the interpreter's lock that the other needs to build it, and the process stands still for good.
+    """
+    openvino.Type.u8.to_dtype()
+    np.array(openvino.Tensor(np.zeros(1, np.uint8), shared_memory=True).data)
 
 
 def import_onnxruntime() -> ModuleType:
