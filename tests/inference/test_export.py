@@ -236,3 +236,11 @@ def test_an_export_runs_without_taxonet(exported, colour_classifier, pixels):
     found = np.load(folder / "logits.npz")
     np.testing.assert_allclose(found["first"], expected, atol=1e-4)
     np.testing.assert_allclose(found["second"], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [{"max_drop": 0.5}, {"calibration": 10}, {"seed": 3}])
+def test_a_value_of_int8_without_int8_is_refused(small_bundle, tmp_path, value):
+    (name,) = value
+    with pytest.raises(UsageError, match=f"{name} is a value of int8, and int8 is not asked for"):
+        taxonet.export(small_bundle, to="openvino", out=tmp_path / "x", **value)
+    assert not list(tmp_path.iterdir())

@@ -17,9 +17,9 @@ def export(
     out: Path,
     data: Path | None = None,
     int8: bool = False,
-    max_drop: float = 1.0,
-    calibration: int = 300,
-    seed: int = 0,
+    max_drop: float | None = None,
+    calibration: int | None = None,
+    seed: int | None = None,
     json: bool = False,
 ) -> int:
     """Write a model as a file for another engine; refused, with exit status 1, unless it answers as the bundle does.
@@ -42,11 +42,11 @@ def export(
     int8
         Round weights and activations to 8 bits (openvino only; needs the extra int8).
     max_drop
-        Percentage points of top-1 that int8 may lose; other settings are tried before it is refused.
+        Percentage points of top-1 that int8 may lose, by default 1; other settings are tried before it is refused.
     calibration
-        How many photos int8 takes its ranges from, at most; balanced over classes.
+        How many photos int8 takes its ranges from, at most, by default 300; balanced over classes.
     seed
-        Of the draw of these photos.
+        Of the draw of these photos, by default 0.
     json
         One JSON document on stdout: files, bytes, agreement, int8, problem, seconds.
     """

@@ -23,8 +23,7 @@ from taxonet.inference.artefacts import is_artefact, open_artefact, write_onnx, 
 from taxonet.inference.conversion import to_onnx, to_openvino, to_pt2
 from taxonet.inference.engines import TorchEngine, run_on_all
 from taxonet.inference.engines.libraries import check_onnx
-from taxonet.inference.int8.photos import CALIBRATION
-from taxonet.inference.int8.quantise import MAX_DROP, Int8Report
+from taxonet.inference.int8.quantise import Int8Report
 from taxonet.inference.int8.writing import Int8Options, check_int8, photos_for, write_int8
 from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.finding import find_model
@@ -75,9 +74,9 @@ def export(
     out: str | os.PathLike[str],
     data: str | os.PathLike[str] | None = None,
     int8: bool = False,
-    max_drop: float = MAX_DROP,
-    calibration: int = CALIBRATION,
-    seed: int = 0,
+    max_drop: float | None = None,
+    calibration: int | None = None,
+    seed: int | None = None,
     listener: Listener | None = None,
 ) -> Export:
     """Write a model as a file for another engine, if it answers there as it does here.
@@ -94,27 +93,28 @@ def export(
             For int8 they are labelled photos that calibrate and measure (docs/int8.md); by default those of the
             training run beside the bundle.
         int8: round weights and activations to 8 bits (for openvino), if the accuracy on photos is kept.
-        max_drop: percentage points of top-1 that int8 may lose.
-        calibration: photos that int8 takes its ranges from, at most.
-        seed: of the draw of these photos.
+        max_drop: percentage points of top-1 that int8 may lose, 1 where nothing is said.
+        calibration: photos that int8 takes its ranges from, at most, 300 where nothing is said.
+        seed: of the draw of these photos, 0 where nothing is said.
         listener: is told what is going on.
 
     Returns:
         The files and the agreement; `problem` says why an export was refused.
 
     Raises:
-        UsageError: an unknown format, a place that cannot be written, or a missing library.
+        UsageError: an unknown format, a place that cannot be written, a missing library, or a value of int8 without
+            int8.
         BundleError, DataError: the model or the photos cannot be used.
     """
     started, listener = time.monotonic(), listener or Silent()
     target = _target(to, out)
     if is_artefact(model):
         raise UsageError(f"{model} is an export already, export its bundle")
+    options = Int8Options.given(int8, max_drop=max_drop, calibration=calibration, seed=seed)
     labelled: DataSet | None = None
     if int8:
         check_int8(to)
         labelled = photos_for(Path(model), None if data is None else os.fspath(data))
-    options = Int8Options(max_drop, calibration, seed)
     photos = None if data is None else [sample.path for sample in (labelled or read_data(data)).samples]
     from taxonet.weights.networks import open_found
 

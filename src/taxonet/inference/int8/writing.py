@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,16 @@ class Int8Options:
         check_max_drop(self.max_drop)
         if self.calibration < 1:
             raise UsageError(f"calibration is {self.calibration}, it must be at least 1 photo")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}, it must be at least 0")
+
+    @classmethod
+    def given(cls, int8: bool, **values: Any) -> "Int8Options":
+        """The values that are not None; one that is given without int8 is refused, as it would do nothing."""
+        asked = {name: value for name, value in values.items() if value is not None}
+        if asked and not int8:
+            raise UsageError(f"{next(iter(asked))} is a value of int8, and int8 is not asked for")
+        return cls(**asked)
 
 
 def check_int8(to: str) -> None:
