@@ -13,16 +13,15 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from peers import missing_packages
+import script
 from photos import make_photos
-from race import Alone, machine
+from race import Alone
 
 from networks import TIMM, Files, prepare
 
@@ -140,30 +139,15 @@ def show(row: dict[str, Any]) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=list(TIMM), choices=list(TIMM))
-    parser.add_argument("--data", type=Path, help="a folder of class folders to make the photo from")
-    parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--imports", action="store_true", help="print which imports Taxonet's start goes into")
-    parser.add_argument("--work", type=Path, help="where photos and model files are kept for the next time")
-    parser.add_argument("--under", metavar="COMMAND", help="what runs a command when the machine is free")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if sentence := missing_packages(["timm"]):
-        parser.error(sentence)
-    return options
+    made = script.parser(__doc__)
+    made.add_argument("--runs", type=int, default=7)
+    made.add_argument("--imports", action="store_true", help="print which imports Taxonet's start goes into")
+    return script.parsed(made, ["timm"])
 
 
 def main() -> None:
     options = arguments()
-    document: dict[str, Any] = {"command": " ".join(sys.argv), "machine": machine(), "results": []}
-    with tempfile.TemporaryDirectory() as temporary:
-        for network in options.networks:
-            row = measure(options, network, options.work or Path(temporary))
-            show(row)
-            document["results"].append(row)
-            if options.json:
-                options.json.write_text(json.dumps(document, indent=2))
+    script.run(options, [(network,) for network in options.networks], measure, show)
 
 
 if __name__ == "__main__":

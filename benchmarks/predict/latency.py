@@ -8,20 +8,19 @@ their documentation does. Packages and weights as for throughput.py.
 """
 
 import argparse
-import json
 import sys
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peers import LATENCY, PEERS, missing_packages
+import script
+from peers import LATENCY, PEERS
 from photos import KINDS, make_photos
-from race import Alone, Runner, machine, own_threads
+from race import Alone, Runner, own_threads
 
-from networks import TIMM, Files, prepare
+from networks import Files, prepare
 
 WARM_UP = 5
 TARGET = ("taxonet", "openvino latency")
@@ -89,33 +88,17 @@ def show(row: dict[str, Any]) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=list(TIMM), choices=list(TIMM))
-    parser.add_argument("--photos", nargs="+", default=list(KINDS), choices=list(KINDS))
-    parser.add_argument("--data", type=Path, help="a folder of class folders to make the photos from")
-    parser.add_argument("--count", type=int, default=40, help="photos")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", default=LATENCY, choices=LATENCY, help="contenders; by default all")
-    parser.add_argument("--work", type=Path, help="where photos and model files are kept for the next time")
-    parser.add_argument("--under", metavar="COMMAND", help="what runs a command when the machine is free")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if sentence := missing_packages(options.only):
-        parser.error(sentence)
-    return options
+    made = script.parser(__doc__)
+    made.add_argument("--photos", nargs="+", default=list(KINDS), choices=list(KINDS))
+    made.add_argument("--count", type=int, default=40, help="photos")
+    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--only", nargs="+", default=LATENCY, choices=LATENCY, help="contenders; by default all")
+    return script.parsed(made)
 
 
 def main() -> None:
     options = arguments()
-    document: dict[str, Any] = {"command": " ".join(sys.argv), "machine": machine(), "results": []}
-    with tempfile.TemporaryDirectory() as temporary:
-        for kind in options.photos:
-            for network in options.networks:
-                row = measure(options, network, kind, options.work or Path(temporary))
-                show(row)
-                document["results"].append(row)
-                if options.json:
-                    options.json.write_text(json.dumps(document, indent=2))
+    script.run(options, [(network, kind) for kind in options.photos for network in options.networks], measure, show)
 
 
 if __name__ == "__main__":

@@ -12,20 +12,19 @@ are real, `photos.py` how photos are made.
 """
 
 import argparse
-import json
 import statistics
 import sys
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from peers import PEERS, THROUGHPUT, missing_packages
+import script
+from peers import PEERS, THROUGHPUT
 from photos import KINDS, make_photos
-from race import Alone, Result, agreement, machine, race, ratio
+from race import Alone, Result, agreement, race, ratio
 
-from networks import TIMM, Files, prepare
+from networks import Files, prepare
 
 OUR_NAME = "taxonet"
 COUNTS = {"500": 256, "12mp": 64}
@@ -129,37 +128,24 @@ def say(text: str) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=list(TIMM), choices=list(TIMM))
-    parser.add_argument("--photos", nargs="+", default=list(KINDS), choices=list(KINDS))
-    parser.add_argument("--data", type=Path, help="a folder of class folders to make the photos from")
-    parser.add_argument("--count", type=int, help=f"photos; by default {COUNTS}")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", default=THROUGHPUT, choices=THROUGHPUT, help="contenders; by default all")
-    parser.add_argument("--weights", nargs="*", default=[], metavar="NETWORK=FILE", help="real weights of a network")
-    parser.add_argument("--work", type=Path, help="where photos and model files are kept for the next time")
-    parser.add_argument("--int8", action="store_true", help="quantise the networks on the photos, for `taxonet int8`")
-    parser.add_argument("--under", metavar="COMMAND", help="what runs a command when the machine is free")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if sentence := missing_packages(options.only):
-        parser.error(sentence)
-    return options
+    made = script.parser(__doc__)
+    made.add_argument("--photos", nargs="+", default=list(KINDS), choices=list(KINDS))
+    made.add_argument("--count", type=int, help=f"photos; by default {COUNTS}")
+    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--only", nargs="+", default=THROUGHPUT, choices=THROUGHPUT, help="contenders; by default all")
+    made.add_argument("--weights", nargs="*", default=[], metavar="NETWORK=FILE", help="real weights of a network")
+    made.add_argument("--int8", action="store_true", help="quantise the networks on the photos, for `taxonet int8`")
+    return script.parsed(made)
+
+
+def measured(options: argparse.Namespace, network: str, kind: str, folder: Path) -> dict[str, Any]:
+    row = measure(options, network, kind, folder)
+    return row | {"targets": targets(row)}
 
 
 def main() -> None:
     options = arguments()
-    document: dict[str, Any] = {"command": " ".join(sys.argv), "machine": machine(), "results": []}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = options.work or Path(temporary)
-        for kind in options.photos:
-            for network in options.networks:
-                row = measure(options, network, kind, folder)
-                row["targets"] = targets(row)
-                show(row)
-                document["results"].append(row)
-                if options.json:
-                    options.json.write_text(json.dumps(document, indent=2))
+    script.run(options, [(network, kind) for kind in options.photos for network in options.networks], measured, show)
 
 
 if __name__ == "__main__":
