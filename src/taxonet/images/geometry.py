@@ -1,5 +1,6 @@
 """The steps that set the size of a picture, shared by preprocessing and augmentation; Pillow's resize is the kernel."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,6 +18,9 @@ FILTERS = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
+
+# A kernel without jumps: a region that is off by a rounding error gives the same pixels up to rounding.
+CONTINUOUS = ("bicubic", "bilinear", "lanczos")
 
 MAX_SIDE = 4096  # a bundle is written by a stranger: its preprocessing must not ask for gigabytes
 MAX_RESIZED = 2**26  # pixels; a 1×100,000 picture brought to short side 256 would have 6.5 billion
@@ -64,15 +68,15 @@ class Resize(Geometry):
         self.check_whole("size", 1, MAX_SIDE)
         self.check_word("filter", FILTERS)
 
-    def apply(self, picture: Picture) -> Picture:
-        """Return the picture with short side `size`; raise ImageError when it is too elongated for that."""
+    def apply(self, picture: Picture, crop: Size | None = None) -> Picture:
+        """Return the picture with short side `size`, or its middle; raise ImageError when it is too elongated."""
         height, width = self._target(picture.height, picture.width)
         if height * width > MAX_RESIZED:
             raise ImageError(
                 f"the image is {picture.width}×{picture.height}: {self} would make it {width}×{height}, "
                 f"more than {MAX_RESIZED:,} pixels"
             )
-        return _resample(picture, height, width, self.filter)
+        return _resample(picture, height, width, self.filter, crop)
 
     def output_size(self, size: Size | None) -> Size | None:
         """The size for a picture of `size`; None when that is not known."""
@@ -108,9 +112,9 @@ class Squash(Geometry):
         self.check_whole("width", 1, MAX_SIDE)
         self.check_word("filter", FILTERS)
 
-    def apply(self, picture: Picture) -> Picture:
-        """Return the picture at `height` × `width`."""
-        return _resample(picture, self.height, self.width, self.filter)
+    def apply(self, picture: Picture, crop: Size | None = None) -> Picture:
+        """Return the picture at `height` × `width`, or its middle."""
+        return _resample(picture, self.height, self.width, self.filter, crop)
 
     def output_size(self, size: Size | None) -> Size | None:
         """Always (height, width)."""
@@ -254,10 +258,48 @@ def crop_offset(side: int, crop: int) -> int:
     return round((side - crop) / 2) if side >= crop else -((crop - side) // 2)
 
 
-def _resample(picture: Picture, height: int, width: int, kernel: str) -> Picture:
-    whole = picture.box == (0, 0, width, height) and picture.image.size == (width, height)
-    image = picture.image if whole else picture.image.resize((width, height), FILTERS[kernel], box=picture.box)
-    return Picture.of(image)
+def apply_steps(picture: Picture, steps: Sequence[Geometry]) -> Picture:
+    """Return the picture after all steps.
+
+    A resize before a centre crop computes only what the crop keeps: at 500 pixels 1.35 ms instead of 2.33. Pillow takes
+    the region in single precision: about 1 in 25,000 values differs by 1 of 255 from cropping afterwards. Where Pillow
+    would choose the other order of its two passes, a tenth of the values does, and an edge by more.
+    """
+    left = list(steps)
+    while left:
+        step = left.pop(0)
+        following = left[0] if left else None
+        if isinstance(step, (Resize, Squash)) and isinstance(following, CenterCrop):
+            picture = step.apply(picture, following.size)
+            del left[0]
+        else:
+            picture = step.apply(picture)
+    return picture
+
+
+def _resample(picture: Picture, height: int, width: int, kernel: str, crop: Size | None = None) -> Picture:
+    """The picture at `height` × `width`, or the middle `crop` of that."""
+    image, box = picture.image, picture.box
+    if box == (0, 0, width, height) and image.size == (width, height):
+        resized = Picture.of(image)
+    elif crop and crop[0] <= height and crop[1] <= width and kernel in CONTINUOUS:
+        return Picture.of(image.resize(crop[::-1], FILTERS[kernel], box=_region(box, (height, width), crop)))
+    else:
+        resized = Picture.of(image.resize((width, height), FILTERS[kernel], box=box))
+    return _crop(resized, *crop) if crop else resized
+
+
+def _region(box: Box, size: Size, crop: Size) -> Box:
+    """The part of `box` that becomes the middle `crop` once the box is brought to `size`."""
+    x, y = (box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0]
+    left, upper = crop_offset(size[1], crop[1]), crop_offset(size[0], crop[0])
+    right, lower = left + crop[1], upper + crop[0]
+    return (
+        box[0] + left * x,
+        box[1] + upper * y,
+        box[2] if right == size[1] else box[0] + right * x,
+        box[3] if lower == size[0] else box[1] + lower * y,
+    )
 
 
 def _crop(picture: Picture, height: int, width: int) -> Picture:

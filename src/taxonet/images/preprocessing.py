@@ -17,7 +17,7 @@ from PIL import Image
 from taxonet.errors import UsageError, nearest
 from taxonet.images.colour import Mode
 from taxonet.images.decode import Picture, Source, decode_picture
-from taxonet.images.geometry import GEOMETRY, Box, Geometry, Size
+from taxonet.images.geometry import GEOMETRY, Box, Geometry, Size, apply_steps
 from taxonet.images.notation import Step, parse_steps, show_steps
 from taxonet.images.source import DEFAULT_LIMITS, Limits
 
@@ -168,10 +168,7 @@ class Preprocessing:
 
     def pixels(self, source: Source, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
         """Return the uint8 pixels (H,W,C) that normalisation starts from; raise ImageError for what is no picture."""
-        picture = self._picture(source, limits)
-        for step in self._geometry:
-            picture = step.apply(picture)
-        return to_array(picture.image)
+        return to_array(apply_steps(self._picture(source, limits), self._geometry).image)
 
     def normalized(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return uint8 pixels (H,W,C) as float32 (C,H,W), or a batch (N,H,W,C) as (N,C,H,W).
