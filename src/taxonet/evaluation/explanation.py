@@ -179,7 +179,7 @@ class Explainer:
         """The map (H, W) of one normalised picture (1, C, H, W), the stage, and the residual."""
         import torch
 
-        batch = torch.from_numpy(images).requires_grad_()
+        batch = torch.from_numpy(images).to(next(self.network.parameters()).device).requires_grad_()
         with _evaluating(self.network), torch.enable_grad():
             if self.method == "gradcam":
                 heat, layer = self._gradcam(batch, target)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import PIL.Image
@@ -47,13 +48,13 @@ class Teacher:
             )
         return cls(str(model), network, Preprocessing.parse(info.preprocessing), [places[name] for name in classes])
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """A hash of the weights, by which a resumed run knows its teacher again."""
         digest = hashlib.sha256()
         for key, value in self.network.state_dict().items():
             digest.update(key.encode())
-            digest.update(value.contiguous().numpy().tobytes())
+            digest.update(value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     @torch.no_grad()
