@@ -32,6 +32,10 @@ class DownloadError(TaxonetError):
     """A file that cannot be brought over the network, or that is not the one it should be."""
 
 
+class NoMemoryError(TaxonetError):
+    """Memory that does not hold even one picture's pass through a network."""
+
+
 class TrainingError(TaxonetError):
     """A training run that cannot go on."""
 

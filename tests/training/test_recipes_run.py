@@ -11,9 +11,11 @@ from tests.training.conftest import COLOURS, QUICK, write_colours
 
 import taxonet
 from taxonet.console import Silent
-from taxonet.errors import TrainingError, UsageError
+from taxonet.errors import NoMemoryError, TrainingError, UsageError
+from taxonet.networks import create_model
 from taxonet.networks.layers import Network
 from taxonet.training import loop
+from taxonet.training.precision import measure_precision
 from taxonet.training.recipe import read_recipe
 from taxonet.training.stopping import best_epoch, is_over
 from taxonet.weights.bundle import read_info, read_tensors
@@ -182,6 +184,46 @@ def test_memory_that_holds_not_even_two_pictures_ends_the_run_with_a_sentence(co
     refuse_more_than(monkeypatch, 1, ERRORS["processor"])
     with pytest.raises(TrainingError, match=r"memory does not hold \d pictures of 16×16 at once; choose a smaller"):
         taxonet.train(colours, out=tmp_path / "run", **FEW)
+
+
+def refuse_evaluation_of_more_than(monkeypatch, most):
+    """Networks in evaluation mode find no memory for more than `most` pictures; returns what they were given."""
+    sizes, original = [], Network.forward_features
+
+    def forward_features(self, images):
+        if not self.training and not images.is_meta:
+            sizes.append(len(images))
+            if len(images) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return original(self, images)
+
+    monkeypatch.setattr(Network, "forward_features", forward_features)
+    return sizes
+
+
+@pytest.mark.parametrize("recipe", ["scratch", "features"])
+def test_validation_and_features_go_in_halves_where_memory_is_short(recipe, colours, tmp_path, monkeypatch):
+    start = taxonet.train(colours, out=tmp_path / "start", **FEW)
+    weights = {"weights": str(start.bundle)} if recipe == "features" else {}
+    options = {**FEW, "recipe": recipe, "explain": False, **weights}
+    expected = taxonet.train(colours, out=tmp_path / "whole", **options)
+    sizes = refuse_evaluation_of_more_than(monkeypatch, 5)
+    result = taxonet.train(colours, out=tmp_path / "halves", **options)
+    assert any(size > 5 for size in sizes)
+    assert result.validation.metrics.log_loss == pytest.approx(expected.validation.metrics.log_loss, rel=1e-4)
+
+
+def test_memory_that_holds_not_one_picture_ends_in_a_sentence(colours, tmp_path, monkeypatch):
+    refuse_evaluation_of_more_than(monkeypatch, 0)
+    with pytest.raises(NoMemoryError, match="memory does not hold one picture of 16×16"):
+        taxonet.train(colours, out=tmp_path / "run", **FEW)
+
+
+def test_a_precision_that_memory_cannot_measure_is_float32(monkeypatch):
+    network = create_model("densenet_bc_22_12", num_classes=3)
+    refuse_more_than(monkeypatch, 8, ERRORS["accelerator"])
+    word, reason = measure_precision(network, 3, (16, 16), 16)
+    assert (word, reason) == ("float32", "not measured: memory does not hold a step on 16 pictures")
 
 
 def test_another_error_is_not_taken_for_memory(colours, tmp_path, monkeypatch):

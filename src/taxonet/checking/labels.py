@@ -7,24 +7,20 @@ the joint by class-conditional thresholds, then pruning by class and by noise ra
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taxonet.console import Listener
-from taxonet.data import read_ahead
 from taxonet.errors import ImageError
 from taxonet.images import Preprocessing
-
-if TYPE_CHECKING:
-    from taxonet.networks.layers import Network
+from taxonet.inference.features import BATCH, features_each
 
 FOLDS = 5
-BATCH = 32
 MOST_FITTED = 20_000  # more do not move a linear classifier
 PENALTIES = (0.003, 0.01, 0.03)  # C of features with variance 1; the one with the least loss in the first fold
 
@@ -103,20 +99,25 @@ def extract_features(
 
     info, network = open_model(model)
     preprocessing = Preprocessing.parse(info.preprocessing)
+
+    def pixels(path: Path) -> NDArray[np.uint8] | None:
+        try:
+            return preprocessing.pixels(path)
+        except ImageError:  # gone since it was looked at
+            return None
+
     rows: list[NDArray[np.float32]] = []
     read: list[int] = []
     started = time.monotonic()
-    for done, batch in _batches(paths, preprocessing):
-        readable = [(position, pixels) for position, pixels in batch if pixels is not None]
-        if readable:
-            rows.append(_run(network, preprocessing.normalized(np.stack([pixels for _, pixels in readable]))))
-            read += [position for position, _ in readable]
-        if done <= BATCH:
-            _say_how_long(listener, info.variant, len(paths), done, time.monotonic() - started)
-        listener.advance(done)
+    for position, row in enumerate(features_each(network, preprocessing, paths, pixels)):
+        if row is not None:
+            rows.append(row)
+            read.append(position)
+        if position + 1 == min(BATCH, len(paths)):
+            _say_how_long(listener, info.variant, len(paths), position + 1, time.monotonic() - started)
+        listener.advance(position + 1)
     listener.finish()
-    width = rows[0].shape[1] if rows else 0
-    return np.concatenate(rows) if rows else np.empty((0, width), np.float32), np.array(read, np.intp)
+    return np.stack(rows) if rows else np.empty((0, 0), np.float32), np.array(read, np.intp)
 
 
 def _say_how_long(listener: Listener, variant: str, total: int, done: int, seconds: float) -> None:
@@ -132,32 +133,6 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _batches(
-    paths: Sequence[Path], preprocessing: Preprocessing
-) -> Iterator[tuple[int, list[tuple[int, NDArray[np.uint8] | None]]]]:
-    def read(path: Path) -> NDArray[np.uint8] | None:
-        try:
-            return preprocessing.pixels(path)
-        except ImageError:  # gone since it was looked at
-            return None
-
-    batch: list[tuple[int, NDArray[np.uint8] | None]] = []
-    for position, pixels in enumerate(read_ahead(read, paths)):
-        batch.append((position, pixels))
-        if len(batch) == BATCH or position == len(paths) - 1:
-            yield position + 1, batch
-            batch = []
-
-
-def _run(network: "Network", images: NDArray[np.float32]) -> NDArray[np.float32]:
-    import torch
-
-    with torch.inference_mode():
-        batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
-        features: NDArray[np.float32] = network.pooled(network.forward_features(batch)).numpy()
-    return features
 
 
 def out_of_fold(

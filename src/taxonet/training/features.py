@@ -6,17 +6,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from taxonet.console import Listener
-from taxonet.data import read_ahead
 from taxonet.evaluation import Evaluation
 from taxonet.evaluation.spread import answers
 from taxonet.files import write_atomically
 from taxonet.images import Preprocessing
+from taxonet.inference.features import BATCH, features_each
 from taxonet.networks.layers import Network
 from taxonet.processes import World
 from taxonet.training import loop
@@ -24,9 +23,6 @@ from taxonet.training.head import PENALTIES, Head, fit_by_cross_validation
 from taxonet.training.pictures import Pictures
 
 CACHE = "last/features.safetensors"
-
-
-BATCH = 32
 
 
 def extract(
@@ -50,18 +46,11 @@ def _features(
 ) -> Iterator[NDArray[np.float32]]:
     network.eval()
     listener.start("features of the frozen network", len(paths))
-    device = network.classifier.weight.device
-    with torch.inference_mode():
-        batch: list[NDArray[np.uint8]] = []
-        loaded = read_ahead(lambda path: preprocessing.pixels(pictures.open(path)), paths)
-        for done, pixels in enumerate(loaded, start=1):
-            batch.append(pixels)
-            if len(batch) == BATCH or done == len(paths):
-                images = torch.from_numpy(preprocessing.normalized(np.stack(batch))).to(device)
-                maps = network.forward_features(images.contiguous(memory_format=torch.channels_last))
-                yield from network.pooled(maps).cpu().numpy()
-                batch = []
-                listener.advance(done)
+    found = features_each(network, preprocessing, paths, lambda path: preprocessing.pixels(pictures.open(path)))
+    for done, row in enumerate(found, start=1):
+        assert row is not None
+        yield row
+        listener.advance(done)
     listener.finish()
 
 

@@ -26,6 +26,7 @@ from taxonet.files import write_atomically
 from taxonet.images import Augmentation, Preprocessing
 from taxonet.inference import Classifier
 from taxonet.networks.layers import Network, batch_norms
+from taxonet.networks.memory import is_out_of_memory
 from taxonet.processes import PeerLostError, World, launched
 from taxonet.training.balance import weights_of
 from taxonet.training.checkpoint import KEPT, Position, apply_checkpoint, read_newest, save_checkpoint
@@ -35,7 +36,7 @@ from taxonet.training.distributed import add_up_gradients, share_norms
 from taxonet.training.ema import MovingAverage
 from taxonet.training.feed import Batch, Feed, Rendered, steps_of
 from taxonet.training.loggers import RunLogger
-from taxonet.training.memory import NormStatistics, halved, is_out_of_memory, smallest_part
+from taxonet.training.memory import NormStatistics, halved, smallest_part
 from taxonet.training.objective import Objective, Sums
 from taxonet.training.optimizers import clip_adaptively, make_optimizer
 from taxonet.training.pictures import Pictures

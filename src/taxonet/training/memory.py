@@ -5,18 +5,9 @@ from torch import Tensor
 
 from taxonet.errors import TrainingError
 from taxonet.networks.layers import Network, batch_norms
+from taxonet.networks.memory import free_cached_memory
 from taxonet.processes import World
 from taxonet.training.feed import Batch
-
-# torch has a class of its own for accelerators; on a CPU its allocator raises a plain RuntimeError
-_CPU_SENTENCES = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is exhausted, on a CPU or an accelerator."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sentence in str(error) for sentence in _CPU_SENTENCES)
 
 
 class NormStatistics:
@@ -58,8 +49,7 @@ def halved(network: Network, batch: Batch, splits: int, world: World) -> str:
             f"memory does not hold {before} pictures of {height}×{width} at once; "
             "choose a smaller image_size or another model"
         )
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free_cached_memory()
     norms = "; batch norm has the statistics of the smaller part" if least > 1 else ""
     return (
         f"out of memory: the batch is halved to {size} pictures and accumulation doubled to {parts}, "

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from taxonet.networks.layers import Network
+from taxonet.networks.memory import free_cached_memory, is_out_of_memory
 
 WORTH = 1.1  # bfloat16 rounds to 8 bits; it is taken where it makes steps this many times as fast
 STEPS = 3
@@ -20,7 +21,15 @@ def measure_precision(network: Network, channels: int, size: Sequence[int], batc
     network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     device = network.classifier.weight.device
     images = torch.rand(count, channels, *size, device=device).contiguous(memory_format=torch.channels_last)
-    seconds = {word: _median_step(network, images, word) for word in ("float32", "bfloat16")}
+    try:
+        seconds = {word: _median_step(network, images, word) for word in ("float32", "bfloat16")}
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        seconds = {}
+    if not seconds:
+        free_cached_memory()
+        return "float32", f"not measured: memory does not hold a step on {count} pictures"
     ratio = seconds["float32"] / seconds["bfloat16"]
     figures = f"a step on {count} pictures takes {seconds['float32']:.3f} s in float32 and {seconds['bfloat16']:.3f} s"
     if ratio >= WORTH:

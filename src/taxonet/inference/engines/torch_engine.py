@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from taxonet.images import Preprocessing
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from taxonet.networks.layers import Network
 
 
@@ -31,17 +33,24 @@ class TorchEngine:
         return bool(next(self.network.parameters()).device.type == "cpu")
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits (N, classes) of pixels (N, H, W, C)."""
+        """Logits (N, classes) of pixels (N, H, W, C); in halves where memory does not hold them at once."""
         import torch
+
+        from taxonet.networks.memory import in_halves
 
         images = torch.from_numpy(self.preprocessing.normalized(pixels))
         with self._lock, torch.inference_mode():
             training = self.network.training
             self.network.eval()
             try:
-                batch = images.to(next(self.network.parameters()).device)
-                batch = batch.contiguous(memory_format=torch.channels_last)
-                logits: NDArray[np.float32] = self.network(batch).cpu().numpy()
+                logits: NDArray[np.float32] = in_halves(self._logits, images).numpy()
             finally:
                 self.network.train(training)
+        return logits
+
+    def _logits(self, images: "Tensor") -> "Tensor":
+        import torch
+
+        batch = images.to(next(self.network.parameters()).device).contiguous(memory_format=torch.channels_last)
+        logits: Tensor = self.network(batch).cpu()
         return logits
