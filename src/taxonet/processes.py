@@ -9,17 +9,18 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from taxonet.errors import TaxonetError
+from taxonet.errors import TaxonetError, UsageError, nearest
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 T = TypeVar("T")
+DEVICES = ("auto", "cpu", "cuda")
 PATIENCE = timedelta(hours=2)  # for a process that lives but is slow; one that ends is noticed at once
 _speaks: bool | None = None  # whether this process tells of an error; None until one has come
 
@@ -32,7 +33,8 @@ class PeerLostError(TaxonetError):
 class World:
     """The processes of one piece of work and this one's place among them; alone by default.
 
-    `node` numbers the machines; `local_rank` and `local_size` count the processes of this one's machine.
+    `node` numbers the machines; `local_rank` and `local_size` count the processes of this one's machine. `on_gpu` says
+    whether each computes on a GPU of its own.
     """
 
     rank: int = 0
@@ -40,6 +42,7 @@ class World:
     local_rank: int = 0
     local_size: int = 1
     node: int = 0
+    on_gpu: bool = False
 
     @property
     def first(self) -> bool:
@@ -48,12 +51,10 @@ class World:
 
     @property
     def device(self) -> "torch.device":
-        """Where this process computes: its own GPU where torchrun started it on a machine with GPUs, else the CPU."""
+        """Where this process computes: its own GPU or the CPU."""
         import torch
 
-        return (
-            torch.device("cuda", self.local_rank) if launched() and torch.cuda.is_available() else torch.device("cpu")
-        )
+        return torch.device("cuda", self.local_rank) if self.on_gpu else torch.device("cpu")
 
     def bounds(self, count: int) -> tuple[int, int]:
         """The part of `count` things that is this process's: from … to; the parts differ by one at most."""
@@ -180,29 +181,28 @@ def leave(status: int) -> NoReturn:
 
 
 @contextmanager
-def join() -> Iterator[World]:
+def join(device: str = "cpu") -> Iterator[World]:
     """The processes that torchrun started, or this one alone; what another has joined already is used as it is.
 
-    On a CPU the processes talk by gloo; on GPUs gradients go by NCCL and everything else by gloo.
+    On a CPU the processes talk by gloo; on GPUs gradients go by NCCL and everything else by gloo. `device` is "cpu",
+    "cuda", or "auto" for a GPU where torch finds one; a GPU computes deterministically as far as cuDNN can.
+
+    Raises:
+        UsageError: there is no such device, or there are fewer GPUs than processes of this machine.
     """
     module = sys.modules.get("torch.distributed")
     if module is not None and module.is_available() and module.is_initialized():
-        yield _world(module.get_rank(), module.get_world_size())
+        yield _on_device(_world(module.get_rank(), module.get_world_size()), device)
         return
     if not launched() or int(os.environ["WORLD_SIZE"]) == 1:
-        yield World()
+        yield _on_device(World(), device)
         return
-    import torch
     import torch.distributed as dist
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    world = _world(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-    backend = "gloo"
-    if world.device.type == "cuda":
-        backend = "cpu:gloo,cuda:nccl"
-        torch.cuda.set_device(world.device)
-        torch.backends.cudnn.deterministic = True  # a run that was stopped must go on to the same weights
+    world = _on_device(_world(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])), device)
+    backend = "cpu:gloo,cuda:nccl" if world.on_gpu else "gloo"
     store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = PrefixStore(f"taxonet/{attempt}", store)
@@ -214,6 +214,30 @@ def join() -> Iterator[World]:
         raise
     finally:
         dist.destroy_process_group()
+
+
+def _on_device(world: World, asked: str) -> World:
+    """The process with the device that is asked for, made ready."""
+    if asked not in DEVICES:
+        raise UsageError(f"device is '{asked}', it must be one of {', '.join(DEVICES)}{nearest(asked, DEVICES)}")
+    if asked == "cpu":
+        return world
+    import torch
+
+    if not torch.cuda.is_available():
+        if asked == "cuda":
+            raise UsageError("device is 'cuda', and torch finds no GPU here; leave it out, or take cpu")
+        return world
+    gpus = torch.cuda.device_count()
+    if world.local_size > gpus:
+        raise UsageError(
+            f"{world.local_size} processes of this machine need a GPU each, and torch finds {gpus}; "
+            "start fewer, or take the device cpu"
+        )
+    world = replace(world, on_gpu=True)
+    torch.cuda.set_device(world.device)
+    torch.backends.cudnn.deterministic = True  # a run that was stopped must go on to the same weights
+    return world
 
 
 def _world(rank: int, size: int) -> World:

@@ -393,7 +393,7 @@ def test_several_processes_have_no_budget(colours, tmp_path, monkeypatch):
     from taxonet.processes import World
 
     @contextmanager
-    def two():
+    def two(device):
         yield World(0, 2)
 
     monkeypatch.setattr(sys.modules["taxonet.training.train"], "join", two)

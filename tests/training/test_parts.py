@@ -105,6 +105,16 @@ def test_the_paper_recipe_of_densenet_on_cifar():
     assert "random_crop(32, padding=4)" in recipe.augmentation
 
 
+@pytest.mark.parametrize("name", ["finetune", "scratch"])
+def test_bfloat16_is_measured_on_a_gpu_and_not_on_a_cpu(name):
+    recipe, _ = choose_recipe(name, dataclasses.replace(FACTS, on_gpu=True), {})
+    assert recipe.precision == "auto"
+    recipe, reasons = choose_recipe(name, FACTS, {})
+    assert recipe.precision == "float32"
+    assert "on a CPU bfloat16 was slower" in reasons["precision"]
+    assert "precision" not in choose_recipe(name, FACTS, {"precision": "bfloat16"})[1]
+
+
 def test_the_paper_recipe_of_googlenet_trains_its_auxiliary_heads():
     facts = Facts("googlenet", 224, 10_000, pretrained=False, norm_momentum=None)
     recipe, _ = choose_recipe("paper", facts, {})

@@ -21,6 +21,7 @@ OWN = (
     "json",
     "keep-memory",
     "explain",
+    "device",
     "keep-checkpoints",
     "checkpoint-seconds",
     "log",
@@ -44,6 +45,7 @@ def train(
     keep_checkpoints: int = 2,
     checkpoint_seconds: float = 120.0,
     explain: bool = True,
+    device: str = "auto",
     json: bool = False,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -103,6 +105,8 @@ def train(
         The time between checkpoints within an epoch.
     explain
         Show in the report what spoke for the worst mistakes (Grad-CAM), where captum is installed.
+    device
+        cpu, cuda, or auto: the GPU where torch finds one.
     json
         One JSON document on stdout at the end.
     epochs
@@ -146,6 +150,7 @@ def train(
         keep_checkpoints=keep_checkpoints,
         checkpoint_seconds=checkpoint_seconds,
         explain=explain,
+        device=device,
         progress=True,
         **overrides,
     )

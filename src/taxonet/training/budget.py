@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from taxonet.console import Listener
-from taxonet.errors import TrainingError, UsageError
+from taxonet.errors import NoMemoryError, TrainingError, UsageError
+from taxonet.processes import World
 from taxonet.training.budget_rule import MARGIN, Counts, Option, Rates, Row, best_of, judge, needed
 from taxonet.training.candidates import (
     TINY,
@@ -123,7 +124,7 @@ def kept_budget(run: Path, before: Mapping[str, Any], asked: str | None) -> Budg
 
 
 def plan(
-    asked: str, wish: Wish, split: Split, started: float, listener: Listener, explain: bool
+    asked: str, wish: Wish, split: Split, started: float, listener: Listener, explain: bool, world: World
 ) -> tuple[Budget, Candidate]:
     """Measure, choose, and say what was chosen and why.
 
@@ -134,12 +135,13 @@ def plan(
         started: what `time.monotonic()` said when the command began.
         listener: who is told.
         explain: whether the report explains the mistakes, which takes some seconds.
+        world: this process alone, on the device that the run will have.
 
     Raises:
         UsageError: nothing fits; the sentence has the least budget that would do.
         TrainingError: memory holds none of the networks.
     """
-    planner = _Planner(parse_duration(asked), wish, split, started, listener, explain)
+    planner = _Planner(parse_duration(asked), wish, split, started, listener, explain, world)
     best = planner.search()
     if best is None:
         raise UsageError(planner.refusal(asked))
@@ -153,9 +155,16 @@ class _Planner:
     """The search for the best option: what looks best is measured, until what looks best was measured."""
 
     def __init__(
-        self, seconds: float, wish: Wish, split: Split, started: float, listener: Listener, explain: bool
+        self,
+        seconds: float,
+        wish: Wish,
+        split: Split,
+        started: float,
+        listener: Listener,
+        explain: bool,
+        world: World,
     ) -> None:
-        self.seconds, self.wish, self.split, self.listener = seconds, wish, split, listener
+        self.seconds, self.wish, self.split, self.listener, self.world = seconds, wish, split, listener, world
         self.started = started - PYTHON_SECONDS
         self.finish = REPORT_SECONDS + (min(EXPLAIN_SECONDS, EXPLAIN_SHARE * seconds) if explain else 0.0)
         self.counts = Counts(len(split.train), len(split.val), len(split.test), len(split.classes))
@@ -219,8 +228,8 @@ class _Planner:
         loading = time.monotonic() - begun
         recipe = recipe_of(candidate, self._recipe(option), self.split, self._values(option))
         try:
-            rates = measure(start, recipe, self.split, steps)
-        except TrainingError as error:
+            rates = measure(start, recipe, self.split, steps, self.world)
+        except (TrainingError, NoMemoryError) as error:
             self.failed[key] = str(error)
             self.measured.setdefault(key, Rates(0.0, 1e9, 1e9, 1e9, 0.0, 0.0, True, True))
             return

@@ -14,13 +14,14 @@ import torch
 from taxonet.data import Sample
 from taxonet.errors import ImageError, UsageError
 from taxonet.images import Preprocessing, read_header
-from taxonet.networks.layers import Network, batch_norms
+from taxonet.networks.layers import Network
 from taxonet.networks.registry import create_model, find
 from taxonet.sheets import VariantFacts, load_sheet
 from taxonet.training.budget_rule import Option
-from taxonet.training.choose import SMALL_SET, Facts, choose_recipe
-from taxonet.training.pictures import Split, counted
+from taxonet.training.choose import SMALL_SET, choose_recipe
+from taxonet.training.pictures import Split
 from taxonet.training.recipe import Recipe, given_values
+from taxonet.training.starting import facts_of
 from taxonet.weights.catalogue import Entry, entries
 from taxonet.weights.finding import here
 from taxonet.weights.networks import find_pretrained, takes_size
@@ -188,16 +189,7 @@ def options_of(candidate: Candidate, wish: Wish, split: Split, sizes: Sequence[i
 
 def recipe_of(candidate: Candidate, recipe: Any, split: Split, values: Mapping[str, Any]) -> Recipe:
     """The recipe as the run would have it."""
-    norms = batch_norms(candidate.plain)
-    momentum = norms[0].momentum or 0.1 if norms else None
-    facts = Facts(
-        candidate.network,
-        candidate.native,
-        len(split.train),
-        candidate.weights != "none",
-        momentum,
-        class_counts=tuple(counted(split)),
-    )
+    facts = facts_of(candidate.plain, candidate.native, split, candidate.weights != "none")
     chosen = choose_recipe(recipe, facts, values)[0]
     return replace(chosen, precision="float32") if chosen.precision == "auto" else chosen
 

@@ -26,6 +26,7 @@ from taxonet.files import write_atomically
 from taxonet.inference import Classifier
 from taxonet.inference.engines import TorchEngine
 from taxonet.networks.layers import Network, batch_norms
+from taxonet.networks.memory import is_out_of_memory
 from taxonet.processes import World, launch_name
 from taxonet.training.balance import weights_of
 from taxonet.training.budget import REPORT_SECONDS, Budget, Spent, spent
@@ -100,7 +101,7 @@ class Job:
         self.pretrained, self.channels = start.pretrained, start.channels
         if self.weights == "auto":  # what is here may be something else when the run goes on
             self.weights = self.pretrained.provenance["weights"] if self.pretrained else "none"
-        facts, norms = start.facts(self.split), batch_norms(start.plain)
+        facts, norms = start.facts(self.split, self.world.on_gpu), batch_norms(start.plain)
         self.recipe, reasons = choose_recipe(recipe, facts, overrides)
         check_norm_values(self.variant, norms, overrides)
         if self.budget and not resume:
@@ -112,13 +113,7 @@ class Job:
         self.teacher = Teacher.open(self.recipe.teacher, self.split.classes) if self.recipe.teacher else None
         open_loggers(self.log, self.run, {})  # one that is not there is refused before any work
         if self.recipe.precision == "auto":
-            size = preprocessing.output_size
-            built = start.build(self.recipe, len(self.split.classes)).to(self.world.device)
-            batch_size = self.recipe.batch_size
-            measured = self.world.from_first(
-                lambda: json.dumps(measure_precision(built, self.channels, size, batch_size)).encode()
-            )
-            word, reasons["precision"] = json.loads(measured)
+            word, reasons["precision"] = json.loads(self.world.from_first(self._measured_precision))
             self.recipe = replace(self.recipe, precision=word)
         self._announce(reasons, resume)
         short_side = max(self.recipe.image_size, *(self.teacher.preprocessing.output_size if self.teacher else (0,)))
@@ -132,6 +127,11 @@ class Job:
         self._identify(train)
         self.world.agreed(lambda: self._record(train, resume))
         return self._fit(train, pictures, resume)
+
+    def _measured_precision(self) -> bytes:
+        built = self.start.build(self.recipe, len(self.split.classes)).to(self.world.device)
+        size = self.preprocessing.output_size
+        return json.dumps(measure_precision(built, self.channels, size, self.recipe.batch_size)).encode()
 
     def _check_classes(self, train: Sequence[Sample], findings: Sequence[Finding]) -> None:
         missing = sorted(set(self.split.classes) - {sample.label for sample in train})
@@ -167,6 +167,8 @@ class Job:
         say(f"start: {start}; preprocessing: {self.preprocessing}")
         if self.channels == 1:
             say("the pictures are grey: the network gets one channel")
+        if self.world.on_gpu:
+            say(f"device: {torch.cuda.get_device_name(self.world.device)} (--device cpu turns it off)")
         if self.world.size > 1:
             say(division(self.recipe, self.world))
         if self.teacher:
@@ -218,7 +220,7 @@ class Job:
         write_atomically(self.run / RECIPE, self.recipe.to_toml().encode())
 
     def _network(self, items: Sequence[tuple[Path, int]], pictures: Pictures, resume: bool) -> Network:
-        network = self.start.build(self.recipe, len(self.split.classes))
+        network = self.start.build(self.recipe, len(self.split.classes)).to(self.world.device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.pretrained is not None:
             whole = self.pretrained.load_into(network, self.split.classes)
@@ -390,6 +392,11 @@ class Job:
             found = explain_mistakes(classifier, worst_mistakes(shown.outcomes), THUMBNAIL, seconds)
         except UsageError as error:
             self.listener.say(f"the report does not explain the mistakes: {error}")
+            return {}
+        except (RuntimeError, MemoryError) as error:  # the bundle is there, the report is still to come
+            if not is_out_of_memory(error):
+                raise
+            self.listener.say("the report does not explain the mistakes: memory does not hold it")
             return {}
         if found:
             took = time.monotonic() - start

@@ -26,17 +26,10 @@ class Start:
     plain: Network
     preprocessing: Preprocessing
 
-    def facts(self, split: Split) -> Facts:
+    def facts(self, split: Split, on_gpu: bool = False) -> Facts:
         """What a recipe for this network and these pictures depends on."""
-        norms = batch_norms(self.plain)
-        return Facts(
-            self.variant,
-            min(self.preprocessing.output_size),
-            len(split.train),
-            self.pretrained is not None,
-            norms[0].momentum or 0.1 if norms else None,
-            class_counts=tuple(counted(split)),
-        )
+        size, pretrained = min(self.preprocessing.output_size), self.pretrained is not None
+        return facts_of(self.plain, size, split, pretrained, on_gpu)
 
     def sized(self, size: int) -> Preprocessing:
         """The preprocessing for pictures of `size` pixels."""
@@ -56,6 +49,13 @@ class Start:
             **({"aux_heads": True} if recipe.aux_heads else {}),
             **options,
         )
+
+
+def facts_of(plain: Network, size: int, split: Split, pretrained: bool, on_gpu: bool = False) -> Facts:
+    """What a recipe depends on; `size` is that of the network's own pictures."""
+    norms = batch_norms(plain)
+    momentum = norms[0].momentum or 0.1 if norms else None
+    return Facts(plain.variant, size, len(split.train), pretrained, momentum, tuple(counted(split)), on_gpu)
 
 
 def start_of(variant: str, weights: str, split: Split) -> Start:

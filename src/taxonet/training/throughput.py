@@ -41,7 +41,7 @@ HOPE = 0.85  # estimates are somewhat too good, so that what could win is measur
 T = TypeVar("T")
 
 
-def measure(start: Start, recipe: Recipe, split: Split, steps: bool) -> Rates:
+def measure(start: Start, recipe: Recipe, split: Split, steps: bool, world: World) -> Rates:
     """The rates of a network at the recipe's size; its training steps too if `steps`.
 
     Raises:
@@ -54,10 +54,10 @@ def measure(start: Start, recipe: Recipe, split: Split, steps: bool) -> Rates:
     size = recipe.image_size
     decode, samples, pictures = _opened(split.train, size, start.channels)
     with tempfile.TemporaryDirectory() as folder:
-        training = _training(Path(folder), start, recipe, split, samples, pictures, network)
+        training = _training(Path(folder), start, recipe, split, samples, pictures, network, world)
         paths = [sample.path for sample in samples]
         answer = _per_picture(lambda p: list(training.classifier(network).score_each(p)), paths)
-        preprocessing, world = training.preprocessing, World()
+        preprocessing = training.preprocessing
         feature = _per_picture(lambda p: extract(network, preprocessing, pictures, p, Silent(), world), paths)
         fit = fit_step(len(split.train), network.num_features, len(split.classes))
         rates = Rates(decode, answer, feature, BACKWARD * feature, 0.0, began, fit, answer_measured=True)
@@ -140,6 +140,7 @@ def _training(
     samples: Sequence[Sample],
     pictures: Pictures,
     network: object,
+    world: World,
 ) -> Training:
     """A run as the recipe has it, on few photos; its labels are those of the run."""
     wanted = recipe.batch_size * recipe.accumulate * MOST_STEPS
@@ -159,6 +160,7 @@ def _training(
         listener=Silent(),
         classifier=lambda built: Classifier(info, TorchEngine(built, info.preprocessing)),
         teacher=Teacher.open(recipe.teacher, split.classes) if recipe.teacher else None,
+        world=world,
     )
 
 

@@ -47,6 +47,7 @@ def train(
     keep_checkpoints: int = KEPT,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     explain: bool = True,
+    device: str = "auto",
     progress: bool = False,
     **overrides: Any,
 ) -> TrainResult:
@@ -74,6 +75,8 @@ def train(
         keep_checkpoints: how many checkpoints stay in last/; a damaged one is passed over for the one before.
         checkpoint_seconds: the time between checkpoints within an epoch; each epoch ends with one in any case.
         explain: show in the report what spoke for the worst mistakes, where captum is installed.
+        device: "cpu", "cuda", or "auto": the GPU where torch finds one. It is no part of the recipe: a run may go on
+            elsewhere.
         progress: tell a person on stderr what happens.
         **overrides: values of the recipe (`epochs=5`, `lr=0.01`, `seed=1`, …).
 
@@ -88,7 +91,7 @@ def train(
     started = time.monotonic()
     _check_options(keep_checkpoints, checkpoint_seconds)
     run = Path(out)
-    with join() as world:
+    with join(device) as world:
         listener: Listener = Terminal() if progress and world.first else Silent()
         opening = open_run(run, resume, world, listener.say)
         before, stored = opening.facts, opening.recipe
@@ -108,7 +111,7 @@ def train(
         begins = before.get("weights", str(weights))
         if budget is not None and chosen is None:
             wish = Wish(model, recipe, begins, overrides)
-            chosen, candidate = plan(budget, wish, screened.split, started, listener, explain)
+            chosen, candidate = plan(budget, wish, screened.split, started, listener, explain, world)
             variant, begins = candidate.network, candidate.weights
             recipe, overrides = recipe or chosen.chosen["recipe"], overrides | dict(chosen.values)
         job = Job(Path(data), run, variant, screened, begins, listener, world)
