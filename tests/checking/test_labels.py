@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import taxonet
-from taxonet.checking.labels import FOLDS, _folds, confident_joint, doubtful, duration, out_of_fold
+from taxonet.checking.labels import FOLDS, _folds, confident_joint, doubtful, out_of_fold
 from taxonet.errors import UsageError
 
 
@@ -90,7 +90,3 @@ def test_too_few_pictures_are_not_judged_and_said_so(fill, tmp_path, small_bundl
 def test_a_model_that_is_not_there(fill, tmp_path):
     with pytest.raises(UsageError, match="neither a file nor a network"):
         taxonet.check(fill(tmp_path, red=8, blue=8), model="efficientnet_lite9x")
-
-
-def test_times_for_people():
-    assert [duration(s) for s in (0.2, 41, 300, 7200)] == ["1 s", "41 s", "5 min", "2.0 h"]

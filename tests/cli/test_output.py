@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from taxonet.cli.output import parse_count, print_json, print_table, short_count
+from taxonet.cli.output import parse_count, print_json, print_table
+from taxonet.figures import duration, short_count
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
@@ -47,3 +48,7 @@ def test_counts_are_read(text, count):
 )
 def test_counts_are_printed(count, text):
     assert short_count(count) == text
+
+
+def test_times_for_people():
+    assert [duration(s) for s in (0.2, 41, 300, 7200)] == ["1 s", "41 s", "5 min", "2.0 h"]

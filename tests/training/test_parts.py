@@ -11,7 +11,7 @@ from torch import nn
 from taxonet.errors import DataError, UsageError
 from taxonet.networks import create_model
 from taxonet.networks.layers import Network, batch_norms
-from taxonet.training.checkpoint import Position, checkpoints, load_checkpoint, save_checkpoint
+from taxonet.training.checkpoint import Position, apply_checkpoint, checkpoints, read_newest, save_checkpoint
 from taxonet.training.choose import Facts, choose_recipe
 from taxonet.training.ema import MovingAverage
 from taxonet.training.feed import batches as make_batches
@@ -361,7 +361,7 @@ def test_a_checkpoint_brings_everything_back(tmp_path, optimizer):
     save_checkpoint(tmp_path, Position(epoch=2, step=5, loss_sum=1.25), {"network": network}, first, "key")
     step(network, first, 2)
     restored, second = make()
-    position = load_checkpoint(tmp_path, {"network": restored}, second, "key")
+    position = apply_checkpoint(read_newest(tmp_path, "key"), {"network": restored}, second)
     assert position == Position(epoch=2, step=5, loss_sum=1.25)
     step(restored, second, 2)
     for key, value in network.state_dict().items():
@@ -371,14 +371,14 @@ def test_a_checkpoint_brings_everything_back(tmp_path, optimizer):
 def test_a_foreign_or_broken_checkpoint_is_refused(tmp_path):
     network = create_model("densenet_bc_22_12")
     optimizer = make_optimizer(network, Recipe())
-    assert load_checkpoint(tmp_path, {"network": network}, optimizer, "key") is None
+    assert read_newest(tmp_path, "key") == b""
     save_checkpoint(tmp_path, Position(), {"network": network}, optimizer, "key")
     with pytest.raises(DataError, match="another recipe"):
-        load_checkpoint(tmp_path, {"network": network}, optimizer, "other")
+        read_newest(tmp_path, "other")
     (path,) = checkpoints(tmp_path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(DataError, match=r"is damaged \(it is no checkpoint, or cut off\); without the folder"):
-        load_checkpoint(tmp_path, {"network": network}, optimizer, "key")
+        read_newest(tmp_path, "key")
 
 
 def test_checkpoints_are_kept_k_deep_and_a_damaged_one_is_named_and_passed_over(tmp_path):
@@ -398,13 +398,13 @@ def test_checkpoints_are_kept_k_deep_and_a_damaged_one_is_named_and_passed_over(
     second.write_bytes(second.read_bytes()[:-7])
     (tmp_path / "last" / ".checkpoint-00000006.safetensors.0a.tmp").write_bytes(b"killed here")
     said = []
-    position = load_checkpoint(tmp_path, {"network": network}, optimizer, "key", said.append)
+    position = apply_checkpoint(read_newest(tmp_path, "key", said.append), {"network": network}, optimizer)
     assert position == Position(steps_in_all=3)
     assert [str(newest) in said[0], str(second) in said[1]] == [True, True]
     assert "is damaged (its content is not what was written); the checkpoint before it is used" in said[0]
     assert not list((tmp_path / "last").glob(".*"))
     save(4, keep=1)  # written again over the damaged one; the newer damaged one must not win
-    assert load_checkpoint(tmp_path, {"network": network}, optimizer, "key") == Position(steps_in_all=4)
+    assert apply_checkpoint(read_newest(tmp_path, "key"), {"network": network}, optimizer) == Position(steps_in_all=4)
 
 
 def test_a_disk_that_gives_back_other_bytes_costs_no_older_checkpoint(tmp_path, monkeypatch):
@@ -421,5 +421,5 @@ def test_a_disk_that_gives_back_other_bytes_costs_no_older_checkpoint(tmp_path, 
     with pytest.raises(DataError, match="the disk gave back other bytes"):
         save_checkpoint(tmp_path, Position(steps_in_all=2), {"network": network}, optimizer, "key", keep=1)
     monkeypatch.undo()
-    assert load_checkpoint(tmp_path, {"network": network}, optimizer, "key") == Position(steps_in_all=1)
+    assert apply_checkpoint(read_newest(tmp_path, "key"), {"network": network}, optimizer) == Position(steps_in_all=1)
     assert len(list((tmp_path / "last").iterdir())) == 1

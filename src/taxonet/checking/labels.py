@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from taxonet.console import Listener
 from taxonet.errors import ImageError
+from taxonet.figures import duration
 from taxonet.images import Preprocessing
 from taxonet.inference.features import BATCH, features_each
 
@@ -126,13 +127,6 @@ def _say_how_long(listener: Listener, variant: str, total: int, done: int, secon
         "(--no-labels leaves this out)"
     )
     listener.start("features for the labels", total)
-
-
-def duration(seconds: float) -> str:
-    """A time for people: 40 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def out_of_fold(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from taxonet.cli.output import print_json, print_table, short_count
+from taxonet.cli.output import check_page, print_json, print_table
 from taxonet.errors import UsageError
+from taxonet.figures import short_count
 
 if TYPE_CHECKING:
     from taxonet.evaluation.comparison import Compared, Comparison
@@ -92,8 +93,7 @@ def compare(
     resume
         With --models: go on with what stands in the folder.
     """
-    if html is not None:
-        _check_file(html)
+    check_page(html)
     training = {
         "out": out,
         "epochs": epochs,
@@ -116,13 +116,6 @@ def compare(
     if data is None:
         raise UsageError("compare needs --data DATA, the photos to compare on (or --models to train first)")
     return _compare(what, data, split, common, engine, runs, html, json)
-
-
-def _check_file(html: Path) -> None:
-    if not html.absolute().parent.is_dir():
-        raise UsageError(f"the folder {html.parent} of --html does not exist")
-    if html.is_dir():
-        raise UsageError(f"--html is {html}, which is a folder, and a file is wanted")
 
 
 def _check_training(what: Sequence[str], data: Path | None, split: str | None, common: bool, out: Path | None) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from taxonet.cli.output import print_json, print_table, short_count
+from taxonet.cli.output import print_json, print_table
 from taxonet.errors import UsageError
+from taxonet.figures import short_count
 from taxonet.files import write_atomically
 
 if TYPE_CHECKING:

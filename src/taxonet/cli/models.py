@@ -1,6 +1,7 @@
 """`taxonet models`."""
 
-from taxonet.cli.output import parse_count, print_json, print_table, short_count
+from taxonet.cli.output import parse_count, print_json, print_table
+from taxonet.figures import short_count
 
 
 def models(

@@ -50,16 +50,6 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: fro
         print("  ".join(cells).rstrip())
 
 
-def short_count(count: int | None) -> str:
-    """7978856 → 7.98 M."""
-    if count is None:
-        return "–"
-    for suffix, unit in (("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)):
-        if count >= unit:
-            return f"{count / unit:.3g} {suffix}" if count < 1000 * unit else f"{count / unit:,.0f} {suffix}"
-    return str(count)
-
-
 def options_text(options: Mapping[str, Any]) -> str:
     """padding=symmetric, norm_eps=1e-05."""
     return ", ".join(f"{key}={value}" for key, value in options.items()) or "the network's defaults"

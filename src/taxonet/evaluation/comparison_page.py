@@ -10,6 +10,7 @@ from taxonet._version import __version__
 from taxonet.evaluation.comparison import Compared, Comparison
 from taxonet.evaluation.plots import svg
 from taxonet.evaluation.report import thumbnail
+from taxonet.figures import short_count
 from taxonet.files import write_atomically
 
 SHOWN = 60  # photos on which the models disagree
@@ -31,7 +32,7 @@ def write_comparison(
         names=[model.name for model in comparison.models],
         shown=[(d, thumbnail(d.sample.path), list(zip(d.answers, d.right, strict=True))) for d in shown],
         size=file_size,
-        count=short,
+        count=short_count,
         command=command,
         notes=notes,
         version=__version__,
@@ -42,14 +43,6 @@ def write_comparison(
 def file_size(count: int | None) -> str:
     """Bytes for people: 13.5 MB."""
     return "–" if count is None else f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
-
-
-def short(count: int | None) -> str:
-    """7978856 → 7.98 M."""
-    if count is None:
-        return "–"
-    scale, suffix = next(((s, x) for s, x in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if count >= s), (1.0, ""))
-    return f"{count / scale:.3g} {suffix}".rstrip()
 
 
 def _plots(models: Sequence[Compared]) -> list[str]:

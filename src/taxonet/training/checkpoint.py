@@ -88,26 +88,14 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted((run / FOLDER).glob("checkpoint-*.safetensors"), reverse=True)
 
 
-def load_checkpoint(
-    run: Path,
-    networks: Mapping[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
-    key: str,
-    say: Callable[[str], None] = lambda _: None,
-) -> Position | None:
-    """Bring networks and optimiser to where the run stopped; None if it stopped before its first checkpoint.
+def read_newest(run: Path, key: str, say: Callable[[str], None] = lambda _: None) -> bytes:
+    """The bytes of the newest checkpoint that is whole, empty where there is none.
 
     A damaged checkpoint is named to `say`, and the one before it is used.
 
     Raises:
         DataError: no checkpoint can be read, or it belongs to another recipe or other data.
     """
-    data = read_newest(run, key, say)
-    return apply_checkpoint(data, networks, optimizer) if data else None
-
-
-def read_newest(run: Path, key: str, say: Callable[[str], None] = lambda _: None) -> bytes:
-    """The bytes of the newest checkpoint that is whole, empty where there is none; `say` and errors as above."""
     for leftover in (run / FOLDER).glob(".checkpoint-*.tmp"):  # of a writer that was killed
         leftover.unlink(missing_ok=True)
     found = checkpoints(run)

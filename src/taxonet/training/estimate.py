@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from taxonet.figures import duration
 from taxonet.training import loop
 from taxonet.training.feed import steps_of
 
@@ -26,7 +27,7 @@ class Estimate:
     def __str__(self) -> str:
         memory = f", memory {self.peak_bytes / 2**30:.1f} GB" if self.peak_bytes else ""
         whole = self.epoch_seconds * self.epochs
-        return f"about {_duration(self.epoch_seconds)} an epoch, {_duration(whole)} in all{memory}"
+        return f"about {duration(self.epoch_seconds)} an epoch, {duration(whole)} in all{memory}"
 
 
 def estimate(training: loop.Training) -> Estimate:
@@ -87,9 +88,3 @@ def peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -29,7 +29,7 @@ from taxonet.networks.layers import Network, batch_norms
 from taxonet.networks.memory import is_out_of_memory
 from taxonet.processes import World, launch_name
 from taxonet.training.balance import weights_of
-from taxonet.training.budget import REPORT_SECONDS, Budget, Spent, spent
+from taxonet.training.budget import EXPLAIN_SECONDS, EXPLAIN_SHARE, REPORT_SECONDS, Budget, Spent, spent
 from taxonet.training.checkpoint import KEPT, checkpoints
 from taxonet.training.choose import choose_recipe, told
 from taxonet.training.compatibility import (
@@ -60,8 +60,6 @@ from taxonet.training.stopping import best_epoch
 from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.catalogue import UNKNOWN, entries
 from taxonet.weights.networks import save_network
-
-EXPLAIN_SECONDS, EXPLAIN_SHARE = 5.0, 0.02  # the report's explanations take at most so long, or such a share of the run
 
 
 def where_it_goes_on(training: Training) -> str:
