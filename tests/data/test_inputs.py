@@ -130,6 +130,80 @@ def test_a_damaged_shard_costs_what_is_lost(tmp_path):
     assert end.reason.startswith("the shard is damaged after 2 pictures: ")
 
 
+HEADERS = [i * (512 + 3072) for i in range(5)]  # of four members, and the mark of the end
+
+
+@pytest.mark.parametrize(
+    ("cut", "readable", "reason"),
+    [
+        (HEADERS[2], 2, "it is cut off, the mark of its end is missing"),
+        (HEADERS[2] + 300, 2, "it is cut off, the mark of its end is missing"),
+        (HEADERS[4], 4, "it is cut off, the mark of its end is missing"),
+        (HEADERS[4] + 100, 4, "it is cut off, the mark of its end is missing"),
+        (HEADERS[4] + 512, 4, None),  # one block of the end's two is enough
+    ],
+)
+def test_a_shard_that_is_cut_between_its_members_says_so(tmp_path, cut, readable, reason):
+    path = shard(tmp_path / "s.tar", {f"{i}.jpg": bytes([i]) * 3000 for i in range(1, 5)})
+    path.write_bytes(path.read_bytes()[:cut])
+    found = list(read_shard(path))
+    assert [one.read(DEFAULT_LIMITS)[0] for one in found[:readable]] == list(range(1, readable + 1))
+    expected = [f"the shard is damaged after {readable} pictures: {reason}"] if reason else []
+    assert [one.reason for one in found[readable:]] == expected
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "reason"),
+    [
+        (HEADERS[2] + 150, HEADERS[2] + 151, f"the header at byte {HEADERS[2]:,} is damaged"),  # a bit of the checksum
+        (HEADERS[2], HEADERS[2] + 512, "more follows the mark of its end"),  # a block that was never written
+    ],
+)
+def test_a_damaged_header_ends_a_shard_with_a_reason(tmp_path, start, end, reason):
+    path = shard(tmp_path / "s.tar", {f"{i}.jpg": bytes([i]) * 3000 for i in range(1, 5)})
+    data = bytearray(path.read_bytes())
+    data[start:end] = bytes([data[start] ^ 1]) if end - start == 1 else bytes(end - start)
+    path.write_bytes(data)
+    *found, last = read_shard(path)
+    assert [one.name for one in found] == ["1.jpg", "2.jpg"]
+    assert last.reason == f"the shard is damaged after 2 pictures: {reason}"
+
+
+def test_a_negative_size_does_not_go_round_for_ever(tmp_path):
+    path = shard(tmp_path / "s.tar", {f"{i}.jpg": b"x" * 512 for i in range(3)})
+    data = bytearray(path.read_bytes())
+    header = data[2048:2560]
+    header[124:136] = (-2048).to_bytes(12, "big", signed=True)
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * ord(" ") + sum(header[156:]))
+    data[2048:2560] = header
+    path.write_bytes(data)
+    *found, last = itertools.islice(read_shard(path), 10)
+    assert [one.name for one in found] == ["0.jpg", "1.jpg"]
+    assert last.reason.startswith("the shard is damaged after 2 pictures: ")
+
+
+def test_links_and_other_members_without_content_are_answered(tmp_path):
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        for name, kind in (
+            ("0.jpg", tarfile.REGTYPE),
+            ("1.jpg", tarfile.LNKTYPE),
+            ("2.jpg", tarfile.SYMTYPE),
+            ("3.jpg", tarfile.FIFOTYPE),
+            ("4.jpg", tarfile.DIRTYPE),  # a folder is no picture, whatever its name
+            ("5.cls", tarfile.LNKTYPE),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "0.jpg" if kind in (tarfile.LNKTYPE, tarfile.SYMTYPE) else ""
+            archive.addfile(member, io.BytesIO())
+    picture, *refused = read_shard(tmp_path / "s.tar")
+    assert str(picture) == f"{tmp_path}/s.tar/0.jpg"
+    assert {str(one): one.reason for one in refused} == {
+        f"{tmp_path}/s.tar/1.jpg": "it is a hard link to 0.jpg, which is not followed: pack with tar --hard-dereference",
+        f"{tmp_path}/s.tar/2.jpg": "it is a symbolic link to 0.jpg, which is not followed: pack with tar --dereference",
+        f"{tmp_path}/s.tar/3.jpg": "it is not a regular file",
+    }
+
+
 @pytest.mark.parametrize(
     ("content", "reason"), [(b"text " * 400, "it is no tar file"), (b"", "no"), (b"\x1f\x8b\x08bad", "damaged")]
 )
