@@ -2,10 +2,13 @@
 
 import io
 import itertools
+import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 import tracemalloc
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -16,6 +19,7 @@ from taxonet.data.inputs import expand_inputs, read_lines
 from taxonet.data.shards import Refused, read_shard
 from taxonet.errors import DataError, ImageError, UsageError
 from taxonet.images import DEFAULT_LIMITS
+from taxonet.images.source import read_file
 
 
 def shard(path, members, mode="w"):
@@ -95,6 +99,49 @@ def test_what_cannot_be_used_is_refused_before_the_work(tmp_path, monkeypatch, w
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1" + b"\0" * 64 + b"PAR1")
     with pytest.raises(DataError, match=sentence):
         Inputs(["a.jpg", word]).count()
+
+
+@pytest.fixture
+def folder_of_nobody(monkeypatch):
+    """The current folder, and where the tests are run by root, the rights of nobody."""
+    with tempfile.TemporaryDirectory() as folder:  # others may not enter tmp_path
+        Path(folder).chmod(0o755)
+        monkeypatch.chdir(folder)
+        yield Path(folder)
+        if os.getuid() == 0:
+            os.seteuid(0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of folders are POSIX's")
+@pytest.mark.parametrize("tail", [".jpg", ".csv", ".tar"])
+def test_a_path_that_the_system_refuses_to_look_at_costs_only_itself(folder_of_nobody, tail):
+    long, locked = "n" * 300 + tail, f"locked/a{tail}"
+    Path("locked").mkdir()
+    Path(locked).write_bytes(b"x")
+    Path("good.jpg").touch()
+    Path("list.txt").write_text(f"{long}\n{locked}\ngood.jpg\n")
+    Path("locked").chmod(0o600)
+    if os.getuid() == 0:
+        os.seteuid(65534)
+    expected = [long, locked, "good.jpg"]
+    assert names(*expected) == names(lists=["list.txt"]) == expected
+    assert [str(path) for path in expand_inputs(expected)] == expected
+    reasons = [reason(one) for one in Inputs(expected[:2])]
+    assert "File name too long" in reasons[0]
+    assert "ermission denied" in reasons[1]
+
+
+def reason(one):
+    with pytest.raises(ImageError) as caught:
+        one.read(DEFAULT_LIMITS) if isinstance(one, Refused) else read_file(one, DEFAULT_LIMITS)
+    return str(caught.value)
+
+
+def test_a_path_with_a_null_character_costs_only_itself(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b'path\n"a\0b.jpg"\n"a\0b.tar"\n')
+    picture, tar = Inputs([tmp_path / "t.csv"])
+    assert reason(picture) == "the path is not valid: it holds a null character"
+    assert "null" in reason(tar)
 
 
 def test_shards_by_braces_pattern_and_folder(tmp_path):
@@ -198,9 +245,11 @@ def test_links_and_other_members_without_content_are_answered(tmp_path):
     picture, *refused = read_shard(tmp_path / "s.tar")
     assert str(picture) == f"{tmp_path}/s.tar/0.jpg"
     assert {str(one): one.reason for one in refused} == {
-        f"{tmp_path}/s.tar/1.jpg": "it is a hard link to 0.jpg, which is not followed: pack with tar --hard-dereference",
-        f"{tmp_path}/s.tar/2.jpg": "it is a symbolic link to 0.jpg, which is not followed: pack with tar --dereference",
-        f"{tmp_path}/s.tar/3.jpg": "it is not a regular file",
+        f"{picture.shard.path}/1.jpg": "it is a hard link to 0.jpg, which is not followed: "
+        "pack with tar --hard-dereference",
+        f"{picture.shard.path}/2.jpg": "it is a symbolic link to 0.jpg, which is not followed: "
+        "pack with tar --dereference",
+        f"{picture.shard.path}/3.jpg": "it is not a regular file",
     }
 
 

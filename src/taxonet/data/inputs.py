@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn, TypeAlias
 
 from taxonet.data.shards import Member, Refused, is_shard, read_shard
-from taxonet.data.sources import TABLES, files_below, formats, is_picture
+from taxonet.data.sources import TABLES, files_below, formats, is_picture, kind_of
 from taxonet.errors import DataError, UsageError, nearest
 
 PictureInput: TypeAlias = Path | Member | Refused
@@ -73,18 +73,24 @@ class Inputs:
 
 def _source(word: str) -> Iterable[Path | Refused]:
     path = Path(word)
-    if path.is_dir():
-        return _folder(path)
-    if path.suffix.lower() in TABLES and path.is_file():
+    kind = kind_of(path)
+    if kind == "file" and path.suffix.lower() in TABLES:
         return _table(path)
-    if path.exists():
-        return [path]
-    if word.startswith("@"):
+    if not kind and word.startswith("@"):
         return _list(word[1:], stdin=False)
-    spellings = _braces(word)
+    spellings = [] if kind else _braces(word)
     if len(spellings) > 1:
         return itertools.chain.from_iterable(map(_source, spellings))
-    return map(Path, _matches(word)) if glob.has_magic(word) else [path]
+    return _files(path, kind)
+
+
+def _files(path: Path, kind: str | None) -> Iterable[Path]:
+    """The files of a folder or of a pattern; else the path itself, be there something or not."""
+    if kind == "folder":
+        return _folder(path)
+    if not kind and glob.has_magic(word := os.fspath(path)):
+        return map(Path, _matches(word))
+    return [path]
 
 
 def _folder(path: Path) -> Iterator[Path]:
@@ -99,7 +105,7 @@ def _refuse_folder(error: OSError) -> NoReturn:
 
 def _matches(pattern: str) -> list[str]:
     matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - an absolute pattern is allowed here
-    files = [match for match in matches if not Path(match).is_dir()]
+    files = [match for match in matches if kind_of(Path(match)) != "folder"]
     if not files:
         raise DataError(f"no file matches {pattern}" + (", only folders do" if matches else ""))
     return files
@@ -196,13 +202,5 @@ def _column(path: Path, header: Sequence[str]) -> int:
 
 def expand_inputs(inputs: Iterable[PathLike]) -> list[Path]:
     """The files that PATH arguments mean where only files, folders and patterns will do."""
-    paths: list[Path] = []
-    for item in inputs:
-        path, word = Path(item), os.fspath(item)
-        if path.is_dir():
-            paths += _folder(path)
-        elif not path.exists() and glob.has_magic(word):
-            paths += map(Path, _matches(word))
-        else:
-            paths.append(path)
-    return paths
+    paths = [Path(item) for item in inputs]
+    return [file for path in paths for file in _files(path, kind_of(path))]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from taxonet.data.sources import EXTENSIONS
+from taxonet.data.sources import EXTENSIONS, kind_of
 from taxonet.errors import ImageError
 from taxonet.images import Limits
 from taxonet.images.source import check_bytes
@@ -112,51 +112,51 @@ def is_shard(path: str | os.PathLike[str]) -> bool:
 def read_shard(path: Path) -> Iterator[Member | Refused]:
     """The pictures of a shard in its order; what else a sample holds is passed over.
 
-    What cannot be read is answered at its place, and a shard that is missing, damaged, cut off or without a picture ends
-    with one entry that says so.
+    What cannot be read is answered at its place, and a shard that is missing, damaged, cut off or without a picture
+    ends with one entry that says so.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
+    if kind_of(path) not in (None, "file"):
         yield Refused(str(path), "it is not a regular file")
         return
-    count, damage, shard = 0, None, None
+    count, damage, shard, archive = 0, None, None, None
     try:
         shard = _Shard(path)
-        for entry in _pictures(shard):
-            count += 1
-            yield _member(shard, entry)
+        with tarfile.open(fileobj=shard.file, mode="r:") as archive:
+            for entry in _pictures(shard, archive):
+                count += 1
+                yield _member(shard, entry)
     except FileNotFoundError:
         damage = "the file does not exist"
     except OSError as error:
         damage = f"the shard cannot be read: {error.strerror or error}"
     except (tarfile.TarError, ValueError) as error:  # the second of numbers in a damaged header
-        damage = f"the shard is damaged after {count} pictures: {error}" if count else f"it is no tar file: {error}"
+        damage = f"the shard is damaged after {count} pictures: {error}" if archive else f"it is no tar file: {error}"
     if shard and shard.damage:  # of its compression; what the tar lacks follows from it
         damage = shard.damage
     if damage or not count:
         yield Refused(str(path), damage or "the shard holds no pictures")
 
 
-def _pictures(shard: _Shard) -> Iterator[tarfile.TarInfo]:
+def _pictures(shard: _Shard, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """The headers of what is called a picture; TarError or ValueError where the shard ends too early."""
     place = 0
-    with tarfile.open(fileobj=shard.file, mode="r:") as archive:
-        while True:
-            with shard.lock:
-                entry = archive.next()
-            if entry is None:
-                _check_end(shard, archive.offset)
-                return
-            if archive.offset <= place:  # it would be read for ever
-                raise tarfile.ReadError("a member has a negative size")
-            place = archive.offset
-            archive.members = []  # type: ignore[attr-defined]  # it keeps every header otherwise
-            name = Path(entry.name)
-            if not entry.isdir() and _is_shown(name) and name.suffix.lower() in EXTENSIONS:
-                yield entry
+    while True:
+        with shard.lock:
+            entry = archive.next()
+        if entry is None:
+            _check_end(shard, archive.offset)
+            return
+        if archive.offset <= place:  # it would be read for ever
+            raise tarfile.ReadError("a member has a negative size")
+        place = archive.offset
+        archive.members = []  # type: ignore[attr-defined]  # it keeps every header otherwise
+        name = Path(entry.name)
+        if not entry.isdir() and _is_shown(name) and name.suffix.lower() in EXTENSIONS:
+            yield entry
 
 
 def _check_end(shard: _Shard, offset: int) -> None:
-    """Raise TarError unless a block of zeros and nothing else follows: `TarFile.next` tells an end from no damage.
+    """Raise TarError unless zeros and nothing else follow: `TarFile.next` takes a damaged header for the end.
 
     All common writers close a shard with two such blocks, so one without has been cut off.
     """

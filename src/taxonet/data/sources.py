@@ -5,9 +5,11 @@ Nothing is skipped in silence: what is not a sample comes back as a `Finding` wi
 
 import csv
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from taxonet.errors import DataError, UsageError, nearest
 
@@ -82,16 +84,17 @@ def read_data(data: str | os.PathLike[str]) -> DataSet:
         DataError: the folder or file does not exist, holds no pictures, or lacks a column.
     """
     source = Path(data)
-    if source.is_dir():
+    kind = kind_of(source)
+    if kind == "folder":
         found = _read_folder(source)
-    elif source.suffix.lower() in TABLES and source.is_file():
+    elif kind == "file" and source.suffix.lower() in TABLES:
         found = _read_table(source)
-    elif source.exists():
+    elif kind:
         raise DataError(f"{source} is neither a folder nor a .csv or .parquet file")
     else:
         raise DataError(f"{source} does not exist{_nearest_path(source)}")
     if not found.samples:
-        raise DataError(_why_empty(found, source.is_dir()))
+        raise DataError(_why_empty(found, kind == "folder"))
     return found
 
 
@@ -148,7 +151,8 @@ def _children(folder: Path) -> tuple[list[Path], list[Path]]:
         entries = sorted((e for e in folder.iterdir() if not e.name.startswith(".")), key=lambda e: e.name)
     except OSError as error:
         raise DataError(f"{folder} cannot be listed: {error.strerror}") from error
-    return [e for e in entries if e.is_dir()], [e for e in entries if not e.is_dir()]
+    kinds = {entry: kind_of(entry) for entry in entries}
+    return [e for e in entries if kinds[e] == "folder"], [e for e in entries if kinds[e] != "folder"]
 
 
 def _class_folders(folders: Iterable[Path], findings: list[Finding]) -> tuple[Sample, ...]:
@@ -180,6 +184,15 @@ def files_below(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator
         seen.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         yield from (Path(where, name) for name in sorted(files) if not name.startswith("."))
+
+
+def kind_of(path: Path) -> Literal["folder", "file", "other"] | None:
+    """What a path leads to; None for nothing, and where the system refuses to look: who reads it learns why."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # a name too long, a folder without the right to search it; a null character
+        return None
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
 
 
 def is_picture(path: Path) -> bool:
