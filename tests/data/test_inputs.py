@@ -64,6 +64,28 @@ def test_a_list_is_read_piece_by_piece():
     assert len(list(itertools.islice(read_lines(Endless()), 100_000))) == 100_000
 
 
+def test_a_generator_of_any_number_of_paths_does_not_grow(tmp_path):
+    (tmp_path / "1.jpg").touch()  # one name, since pathlib's table of names is not to be measured
+    tracemalloc.start()
+    inputs = Inputs(f"{tmp_path}/{'1.jpg'}" for _ in range(50_000))
+    assert inputs.count() == sum(1 for _ in inputs) == 50_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20  # a list would be five times that
+
+
+def test_a_generator_gives_what_a_list_gives(tmp_path):
+    """Also names that no list of lines could hold, and each time anew, side by side."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/1.jpg").touch()
+    words = ["a\nb.jpg", "caf\udce9.jpg", "\ufeffc.jpg", "n" * 2**17, tmp_path / "photos", str(tmp_path / "*/*.jpg")]
+    inputs = Inputs(iter(words), iter([]))
+    expected = [*words[:4], *[str(tmp_path / "photos/1.jpg")] * 2]
+    assert names(*words) == expected
+    assert [[str(one), str(other)] for one, other in zip(inputs, inputs, strict=True)] == [[n, n] for n in expected]
+    assert list(Inputs(iter([]))) == []
+
+
 def test_stdin_is_a_list(tmp_path):
     code = "from taxonet.data import Inputs; i = Inputs(['-']); print(i.count(), [str(p) for p in i])"
     ran = subprocess.run([sys.executable, "-c", code], input=b"x.jpg\ny.jpg\n", capture_output=True, check=True)
@@ -84,7 +106,7 @@ def test_tables_give_paths_beside_themselves(tmp_path):
     ("word", "sentence"),
     [
         ("none.csv", r"none.csv has no column 'path'; did you mean 'paths'\?"),
-        ("two.csv", "two.csv has 2 columns 'path'"),
+        ("two.csv", "two.csv has 2 columns called 'path'"),
         ("@gone.txt", "the list gone.txt cannot be read: No such file"),
         ("damaged.parquet", "damaged.parquet cannot be read as Parquet"),
         ("hollow", "hollow holds no pictures"),

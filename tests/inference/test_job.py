@@ -98,6 +98,14 @@ def test_a_file_cut_anywhere_is_repaired(photos, whole, small_bundle, tmp_path, 
     assert out.read_bytes() == data
 
 
+def test_a_generator_is_resumed_as_the_folder_is(photos, whole, small_bundle, tmp_path):
+    out, data = tmp_path / "out.csv", whole[".csv"].read_bytes()
+    out.write_bytes(data[: len(data) // 2])
+    shutil.copy(f"{whole['.csv']}.run.json", f"{out}.run.json")
+    assert 0 < job((path for path in sorted(photos.iterdir())), out, small_bundle, resume=True).resumed < 300
+    assert out.read_bytes() == data
+
+
 def test_a_finished_file_is_left_and_inputs_may_grow_at_their_end(photos, whole, small_bundle, tmp_path, paint):
     more = paint(tmp_path / "more.png", "blue")
     for suffix in ("csv", "parquet"):

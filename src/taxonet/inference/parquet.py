@@ -6,18 +6,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from taxonet.errors import DataError
 from taxonet.files import replacing
 
 ROWS = 2**16  # in memory at a time: a row group
-
-
-def require_parquet(path: Path) -> None:
-    """Refuse at once what could not be written at the end."""
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise DataError(f"{path} is Parquet, which needs pyarrow: pip install 'taxonet[parquet]'") from error
 
 
 def to_parquet(journal: Path, target: Path) -> None:
