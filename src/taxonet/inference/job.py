@@ -15,7 +15,7 @@ from taxonet._version import __version__
 from taxonet.data.inputs import Inputs, PathLike, PictureInput
 from taxonet.data.tables import require_pyarrow
 from taxonet.errors import DataError, UsageError
-from taxonet.files import write_atomically
+from taxonet.files import remove_leftovers, write_atomically
 from taxonet.inference.classifier import Classifier, check_options, name_of
 from taxonet.inference.opening import load
 from taxonet.inference.parquet import from_parquet, to_parquet
@@ -85,9 +85,13 @@ def predict_files(
     if target.suffix.lower() in PARQUET and target.exists() and not journal.exists():
         from_parquet(target, journal)
     with AnswerFile(journal, _layout(target, classifier, top)) as answers:
+        for path in {target, journal, _record_path(target)}:
+            remove_leftovers(path)  # nobody else writes: the journal is locked
         found = _work(classifier, sources, answers, (top, threshold), progress, total)
+        if journal != target:
+            to_parquet(journal, target)
     if journal != target:
-        to_parquet(journal, target)
+        journal.unlink(missing_ok=True)  # out of the lock: some systems remove no open file
     return PredictedFiles(target, *found)
 
 
