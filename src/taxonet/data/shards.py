@@ -25,6 +25,7 @@ from taxonet.images.source import check_bytes
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _OPENERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
+_ENDS = tuple(EXTENSIONS)
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
@@ -150,8 +151,7 @@ def _pictures(shard: _Shard, archive: tarfile.TarFile) -> Iterator[tarfile.TarIn
             raise tarfile.ReadError("a member has a negative size")
         place = archive.offset
         archive.members = []  # type: ignore[attr-defined]  # it keeps every header otherwise
-        name = Path(entry.name)
-        if not entry.isdir() and _is_shown(name) and name.suffix.lower() in EXTENSIONS:
+        if not entry.isdir() and _is_shown(entry.name) and entry.name.lower().endswith(_ENDS):
             yield entry
 
 
@@ -185,5 +185,6 @@ def _member(shard: _Shard, entry: tarfile.TarInfo) -> Member | Refused:
     return Refused(f"{shard.path}/{name}", reason)
 
 
-def _is_shown(name: Path) -> bool:
-    return not any(part.startswith(".") for part in name.parts)
+def _is_shown(name: str) -> bool:
+    """Whether no part is hidden; not by pathlib, whose table of names grows with every new one."""
+    return not any(part.startswith(".") and part != "." for part in name.split("/"))
