@@ -1,7 +1,7 @@
 """Every family through OpenVINO, in float32 and in int8, against the torch reference on photos: docs/engines_table.md.
 
-    python -m benchmarks.predict.families PHOTOS [--only PATTERN] [--weights-dir DIR] [--work DIR]
-    python -m benchmarks.predict.families PHOTOS --speed [--only PATTERN] [--weights-dir DIR] [--work DIR]
+    python benchmarks/predict/families.py PHOTOS [--only PATTERN] [--weights-dir DIR] [--work DIR]
+    python benchmarks/predict/families.py PHOTOS --speed [--only PATTERN] [--weights-dir DIR] [--work DIR]
 
 PHOTOS is a folder of class folders. The first call measures agreement and writes the graphs to --work, the second one
 times them, alone on the machine; both write the table with what is known so far.
@@ -18,6 +18,7 @@ unless --max-drop says otherwise: a drop on so few photos is no ground for a sea
 import argparse
 import fnmatch
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,6 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from tests.golden.weights import weight
 from torch import nn
 
 from taxonet.console import Terminal
@@ -80,6 +80,9 @@ NETWORKS = {  # what is particular
 }
 FILES = {"mobilenet_v2": "mobilenet_v2*.pth", "resnet20_cifar": "resnet20*.th"}
 HERE = Path(__file__).parents[2]
+sys.path.insert(0, str(HERE))  # of `tests`, which is not installed
+
+from tests.golden.weights import weight  # noqa: E402
 
 
 class Prepared:
@@ -315,7 +318,7 @@ def main():
         store.write_text(json.dumps(rows), "utf-8")
         print(line(rows[name]) if name in rows else f"{name}: no graphs yet", flush=True)
     known = [rows[name] for name in NETWORKS if name in rows]
-    write(known, "python -m benchmarks.predict.families PHOTOS --weights-dir WEIGHTS [--speed]", arguments.out)
+    write(known, "python benchmarks/predict/families.py PHOTOS --weights-dir WEIGHTS [--speed]", arguments.out)
 
 
 if __name__ == "__main__":
