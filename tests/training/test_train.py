@@ -390,6 +390,19 @@ def test_resume_with_a_recipe_file_is_refused_where_the_file_has_changed(run, co
         taxonet.train(colours, out=run.run, resume=True, recipe=other)
 
 
+def test_a_recipe_file_of_any_name_splits_by_its_seed_and_resumes(colours, tmp_path):
+    values = {"image_size": 16, "augmentation": "resize(16) | center_crop(16)", "batch_size": 16, "epochs": 1}
+    values |= {"seed": 3, "val_fraction": 0.4}
+    file = tmp_path / "mine"
+    file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
+    first = taxonet.train(colours, out=tmp_path / "run", model=QUICK["model"], recipe=file)
+    named = taxonet.train(colours, out=tmp_path / "named", model=QUICK["model"], recipe=Recipe(**values))
+    tables = [sorted((run.run / "val.csv").read_text().splitlines()) for run in (first, named)]
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 1 + 24
+    assert taxonet.train(colours, out=first.run, resume=True, recipe=file).validation.metrics.n == 24
+
+
 @pytest.mark.parametrize("name", ["two\nlines", "bell\a"])
 def test_a_class_name_that_no_bundle_holds_is_refused_at_once(tmp_path, name):
     data = write_colours(tmp_path / "data", 3)

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from taxonet.training.duration import parse_duration
 from taxonet.training.job import Job
 from taxonet.training.loop import CHECKPOINT_SECONDS
 from taxonet.training.opening import check_nothing_else_is_asked, check_same_weights, open_run
-from taxonet.training.recipe import Recipe, read_recipe
+from taxonet.training.recipe import Recipe, given_values
 from taxonet.training.results import TrainResult
 from taxonet.training.screening import (
     asked_exclusions,
@@ -153,9 +154,7 @@ def _naming_the_run(run: Path, world: World) -> Iterator[None]:
 
 def _split_values(recipe: Any, overrides: dict[str, Any], stored: Recipe | None) -> tuple[int, float]:
     """The seed and the share of validation, which are needed before the rest of the recipe is known."""
-    source = stored or (recipe if isinstance(recipe, Recipe) else None)
-    if source is None and recipe is not None and str(recipe).endswith(".toml"):
-        source = read_recipe(Path(recipe))
-    values = {} if stored else {k: v for k, v in overrides.items() if k in ("seed", "val_fraction") and v is not None}
-    source = (source or Recipe()).with_values(values)
-    return source.seed, source.val_fraction
+    asked = {name: value for name, value in overrides.items() if value is not None}
+    values = asdict(stored) if stored else given_values(recipe) | asked
+    chosen = Recipe().with_values({name: value for name, value in values.items() if name in ("seed", "val_fraction")})
+    return chosen.seed, chosen.val_fraction
