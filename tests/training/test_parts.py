@@ -172,6 +172,27 @@ def test_an_unknown_recipe_is_one_sentence(wanted, facts, sentence):
 # --- the schedule
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("lr", 0.1), ("epochs", 3), ("mixup", 0.2), ("patience", 2), ("augmentation", "flip"), ("teacher", "big")],
+)
+def test_features_refuses_what_it_would_not_use(name, value):
+    with pytest.raises(UsageError, match=f"^{name} does nothing in the recipe features, .* it uses image_size, balance"):
+        choose_recipe("features", FACTS, {name: value})
+
+
+def test_features_takes_what_it_uses():
+    asked = {"image_size": 128, "balance": "loss", "balance_weights": "inverse", "val_fraction": 0.3, "seed": 2}
+    recipe, _ = choose_recipe("features", FACTS, asked)
+    assert {name: getattr(recipe, name) for name in asked} == asked
+
+
+def test_a_recipe_file_of_a_frozen_network_with_a_teacher_is_refused(tmp_path):
+    (tmp_path / "mine").write_text('frozen = true\nteacher = "big"\n')
+    with pytest.raises(UsageError, match="teacher does nothing"):
+        choose_recipe(tmp_path / "mine", FACTS, {})
+
+
 def test_schedules():
     step = Recipe(epochs=300, lr=0.1, schedule="step", milestones=(0.5, 0.75), gamma=0.1)
     rates = [learning_rate(step, epoch) for epoch in (0, 149.99, 150, 224.9, 225, 299)]

@@ -1,7 +1,7 @@
 """Which recipe a run gets when the user names none, and why each value that came from the data is what it is."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,15 @@ from taxonet.errors import UsageError, nearest
 from taxonet.networks.registry import find
 from taxonet.sheets import load_sheet
 from taxonet.training.balance import decide
-from taxonet.training.recipe import Recipe, read_recipe
+from taxonet.training.recipe import Recipe, is_file_of_recipe, read_recipe
 
 NAMED = ("finetune", "scratch", "paper", "features")
 SMALL_SET = 5_000  # below this the statistics of a pretrained network are better than the set's own
 SMALL_MAP = 96  # pixels; such pictures are shifted, not cropped and enlarged
 LARGEST_BATCH = 256
 MANY_STEPS = 10_000
+BALANCING = ("balance", "balance_weights", "balance_beta")
+FROZEN_USES = ("image_size", *BALANCING, "val_fraction", "seed")  # by a run that fits the classifier alone
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def choose_recipe(
     reasons: dict[str, str] = {}
     if isinstance(wanted, Recipe):
         values = _as_values(wanted)
-    elif wanted is not None and (str(wanted).endswith(".toml") or Path(wanted).is_file()):
+    elif wanted is not None and is_file_of_recipe(wanted):
         values = _as_values(read_recipe(Path(wanted)))
     else:
         name = str(wanted or ("finetune" if facts.pretrained else "scratch"))
@@ -65,11 +67,27 @@ def choose_recipe(
     for key in overrides:
         reasons.pop(key, None)
     recipe = Recipe(**{**values, **overrides})
+    if recipe.frozen:
+        _check_frozen_uses(recipe, overrides)
     _check_network_has(recipe, facts.variant)
     if recipe.balance == "auto":  # what is recorded says what was done
         word, reasons["balance"] = decide(facts.class_counts or (1,))
         recipe = replace(recipe, balance=word)
     return recipe, reasons
+
+
+def unused_when_frozen(values: Iterable[str]) -> list[str]:
+    """Which values of a recipe do nothing where the classifier alone is fitted."""
+    return [name for name in values if name not in (*FROZEN_USES, "name", "frozen")]
+
+
+def _check_frozen_uses(recipe: Recipe, overrides: Mapping[str, Any]) -> None:
+    unused = unused_when_frozen(overrides) or (["teacher"] if recipe.teacher else [])
+    if unused:
+        raise UsageError(
+            f"{unused[0]} does nothing in the recipe {recipe.name}, which fits the classifier alone on a frozen "
+            f"network; it uses {', '.join(FROZEN_USES)}"
+        )
 
 
 def _check_network_has(recipe: Recipe, variant: str) -> None:
@@ -90,7 +108,7 @@ def has_stochastic_depth(variant: str) -> bool:
 
 def told(recipe: Recipe, reasons: Mapping[str, str], resumed: bool) -> list[str]:
     """The recipe for a reader, a value a line with its reason; for a frozen network only what is used."""
-    used = ("name", "frozen", "image_size", "balance", "val_fraction", "seed")
+    used = ("name", "frozen", *(name for name in FROZEN_USES if recipe.balance != "none" or name not in BALANCING[1:]))
     lines = ["recipe (of the run that goes on):" if resumed else "recipe:"]
     for name, value in asdict(recipe).items():
         if recipe.frozen and name not in used:
