@@ -122,6 +122,5 @@ def _record(training: loop.Training, head: Head, features: NDArray[np.float32], 
     }
     if training.world.first:
         write_atomically(training.run / loop.LOG, (json.dumps(line) + "\n").encode())
-        for logger in training.loggers:
-            logger.epoch(line)
+        training.loggers.epoch(line)
     return evaluation

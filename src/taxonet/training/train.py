@@ -44,7 +44,7 @@ def train(
     check: bool = True,
     resume: bool = False,
     keep_memory: bool = True,
-    log: str = "",
+    log: str | None = None,
     keep_checkpoints: int = KEPT,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     explain: bool = True,
@@ -71,7 +71,8 @@ def train(
             and of classes with few pictures. It reads only files that share their size with another.
         resume: go on with the run in `out`: its model, weights, recipe and list are used again.
         keep_memory: on Linux, let glibc keep freed memory: faster steps, more resident memory, for the whole process.
-        log: "tensorboard", "mlflow" or both with a comma between, besides the run's log.jsonl.
+        log: "tensorboard", "mlflow" or both with a comma between, besides the run's log.jsonl; one that fails is told
+            of and left off. A run that goes on keeps what it began with where nothing is said; "" turns it off.
         keep_checkpoints: how many checkpoints stay in last/; a damaged one is passed over for the one before.
         checkpoint_seconds: the time between checkpoints within an epoch; each epoch ends with one in any case.
         explain: show in the report what spoke for the worst mistakes, where captum is installed.
@@ -117,7 +118,7 @@ def train(
         if chosen:
             job.budget, job.began = chosen, started - (chosen.used if opening.resume else PYTHON_SECONDS)
         job.keep_checkpoints, job.checkpoint_seconds = keep_checkpoints, checkpoint_seconds
-        job.log = log
+        job.log = before.get("log", "") if log is None else log
         with _naming_the_run(run, world):
             return job.work(stored or recipe, {} if stored else overrides, opening.resume)
 
