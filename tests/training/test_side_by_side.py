@@ -112,6 +112,9 @@ def test_a_mistake_shows_before_anything_is_trained(colours, tmp_path):
         with pytest.raises(UsageError, match=sentence):
             train_and_compare(colours, models, out=out, **values)
     assert not out.exists()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UsageError, match=r"cannot make the folder .*notes.txt' is not a folder"):
+        train_and_compare(colours, MODELS, out=tmp_path / "notes.txt" / "runs", **QUICK)
 
 
 def test_weights_of_some_only_are_not_an_even_start(colours, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ import taxonet
 from taxonet.errors import DataError, TrainingError, UsageError
 from taxonet.evaluation import fit_calibration, fit_temperature
 from taxonet.networks import create_model
+from taxonet.training import loop
 from taxonet.training.recipe import Recipe, read_recipe
 from taxonet.weights.bundle import BundleInfo, read_info, read_tensors
 from taxonet.weights.networks import save_network
@@ -416,6 +417,21 @@ def test_resume_on_other_data_is_refused(run, tmp_path):
     other = write_colours(tmp_path / "other", 5, seed=9)
     with pytest.raises(DataError, match="another recipe, model or data"):
         taxonet.train(other, out=run.run, resume=True, model=QUICK["model"])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is full, as Linux has one")
+def test_a_full_disk_is_one_sentence(colours, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "LOG", "/dev/full")
+    with pytest.raises(DataError, match="cannot write '/dev/full': No space left on device; --resume goes on"):
+        taxonet.train(colours, out=tmp_path / "run", **{**QUICK, "epochs": 1})
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write into every folder")
+def test_a_folder_that_may_not_be_written_into_is_refused_at_once(colours, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    with pytest.raises(UsageError, match="is not writable"):
+        taxonet.train(colours, out=closed / "run", **QUICK)
 
 
 def test_a_diverging_run_says_what_to_do(colours, tmp_path):

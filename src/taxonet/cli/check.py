@@ -52,7 +52,11 @@ def check(
         Write the list that `taxonet train --exclude` takes, to read and change by hand.
     """
     from taxonet.checking import check as run
+    from taxonet.files import check_target
 
+    for file in (html, exclude_out):
+        if file is not None:
+            check_target(file)
     report = run(data, labels=labels, model=model, seed=seed, progress=True)
     if html is not None:
         report.write_html(html)

@@ -22,7 +22,7 @@ from taxonet.evaluation import Calibration, Evaluation, evaluate_samples, fit_ca
 from taxonet.evaluation.calibrate import held_out
 from taxonet.evaluation.overlay import explain_mistakes
 from taxonet.evaluation.report import THUMBNAIL, TrainingReport, worst_mistakes, write_report
-from taxonet.files import write_atomically
+from taxonet.files import make_folder, write_atomically
 from taxonet.inference import Classifier
 from taxonet.inference.engines import TorchEngine
 from taxonet.networks.layers import Network, batch_norms
@@ -188,7 +188,7 @@ class Job:
         if not self.world.first:
             return
         if not resume:
-            self.run.mkdir(parents=True, exist_ok=True)
+            make_folder(self.run)
             self._write_facts(len(train))
         for name, samples in (("train", train), ("val", self.split.val), ("test", self.split.test)):
             if samples and not (self.run / f"{name}.csv").exists():  # a kill may have come before

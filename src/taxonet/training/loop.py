@@ -353,13 +353,7 @@ def _finish_epoch(training: Training) -> Evaluation:
         raise _diverged(training, "the weights are not finite")
     evaluation = validate(training)
     line = _log_line(training, evaluation)
-    if training.world.first:
-        with (training.run / LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            os.fsync(log.fileno())  # before the checkpoint that counts this epoch
-        if training.recipe.patience:
-            keep_best(training.run, training.log_here(), training.result)
+    training.world.agreed(lambda: _keep_epoch(training, line))
     training.position = Position(
         epoch=position.epoch + 1, steps_in_all=position.steps_in_all, splits=position.splits, cuts=position.cuts
     )
@@ -371,6 +365,24 @@ def _finish_epoch(training: Training) -> Evaluation:
         f"|  {line['images_per_second']:.0f} images/s, {line['seconds']:.0f} s"
     )
     return evaluation
+
+
+def _keep_epoch(training: Training, line: Mapping[str, Any]) -> None:
+    """Write the epoch's line, before the checkpoint that counts it, and the best weights; the first process's work."""
+    if not training.world.first:
+        return
+    path = training.run / LOG
+    try:
+        with path.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+            os.fsync(log.fileno())
+    except OSError as error:
+        raise DataError(
+            f"cannot write '{path}': {error.strerror or error}; --resume goes on from the last checkpoint"
+        ) from error
+    if training.recipe.patience:
+        keep_best(training.run, training.log_here(), training.result)
 
 
 def validate(training: Training) -> Evaluation:

@@ -13,7 +13,7 @@ from taxonet.data import Finding
 from taxonet.errors import TrainingError, UsageError
 from taxonet.evaluation.comparison import Comparison, compare
 from taxonet.evaluation.speed import RUNS
-from taxonet.files import write_atomically
+from taxonet.files import check_folder, make_folder, write_atomically
 from taxonet.networks.registry import find
 from taxonet.training.duration import parse_duration
 from taxonet.training.opening import RECIPE, RUN
@@ -127,14 +127,15 @@ def _checked_names(models: Sequence[str]) -> list[str]:
 def _settle_plan(folder: Path, plan: dict[str, Any], resume: bool) -> None:
     """Write down what is asked; a resumed comparison must ask the same."""
     plan = json.loads(json.dumps(plan, default=str))
-    if folder.exists() and not folder.is_dir():
+    if os.path.isfile(folder):  # noqa: PTH113 - false, not an error, where nobody may look
         raise UsageError(f"{folder} is a file, --out must be a folder")
+    check_folder(folder)
     if not resume:
         if folder.is_dir() and any(folder.iterdir()):
             raise UsageError(
                 f"the folder {folder} is not empty; add --resume to go on with it, or choose another --out"
             )
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_atomically(folder / PLAN, json.dumps(plan, indent=2).encode())
         return
     try:
