@@ -107,6 +107,8 @@ def test_a_mistake_shows_before_anything_is_trained(colours, tmp_path):
         (["densenet_bc_22_12", "densenet_bc_22_12"], {}, "given twice"),
         (["densenet_bc_22_12", "resnet20_cifarr"], {}, "did you mean 'resnet20_cifar'"),
         (MODELS, {"epoch": 3}, "did you mean 'epochs'"),
+        (MODELS, {"runs": -1}, "runs is -1, it must be at least 0"),
+        (MODELS, {"engine": "torhc"}, "did you mean 'torch'"),
         (MODELS, {"weights": "some.pth"}, "must be one of auto, own, none"),
     ):
         with pytest.raises(UsageError, match=sentence):
