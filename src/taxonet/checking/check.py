@@ -44,8 +44,8 @@ class CheckReport:
         return {kind: counts[kind] for kind in KINDS if counts[kind]}
 
     def failed(self, strict: bool = False) -> bool:
-        """Whether there is an error, or with `strict` also a warning; notes never count."""
-        worst = GRAVITY["warning" if strict else "error"]
+        """Whether there is an error or a warning, or with `strict` also a note."""
+        worst = GRAVITY["note" if strict else "warning"]
         return any(GRAVITY[issue.severity] <= worst for issue in self.issues)
 
     def as_dict(self) -> dict[str, Any]:
