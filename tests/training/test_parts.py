@@ -193,7 +193,9 @@ def test_an_unknown_recipe_is_one_sentence(wanted, facts, sentence):
     [("lr", 0.1), ("epochs", 3), ("mixup", 0.2), ("patience", 2), ("augmentation", "flip"), ("teacher", "big")],
 )
 def test_features_refuses_what_it_would_not_use(name, value):
-    with pytest.raises(UsageError, match=f"^{name} does nothing in the recipe features, .* it uses image_size, balance"):
+    with pytest.raises(
+        UsageError, match=f"^{name} does nothing in the recipe features, .* it uses image_size, balance"
+    ):
         choose_recipe("features", FACTS, {name: value})
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -419,7 +420,7 @@ def test_resume_on_other_data_is_refused(run, tmp_path):
         taxonet.train(other, out=run.run, resume=True, model=QUICK["model"])
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is full, as Linux has one")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full, as Linux has one")
 def test_a_full_disk_is_one_sentence(colours, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "LOG", "/dev/full")
     with pytest.raises(DataError, match="cannot write '/dev/full': No space left on device; --resume goes on"):

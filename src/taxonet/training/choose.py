@@ -237,8 +237,8 @@ def _scratch(facts: Facts, size: int, epochs: int | None, reasons: dict[str, str
 def _paper(facts: Facts, size: int, asked: Mapping[str, Any], reasons: dict[str, str]) -> dict[str, Any]:
     """The family's own recipe; the rate follows another batch linearly, the warm-up other epochs.
 
-    What the sheet does not say is Taxonet's, and its reason says so. Small pictures get the sheet's `cifar` recipe where
-    there is one, others `imagenet`; a recipe for SVHN is a record, no run is given it.
+    What the sheet does not say is Taxonet's, and its reason says so. Small pictures get the sheet's `cifar` recipe
+    where there is one, others `imagenet`; a recipe for SVHN is a record, no run is given it.
     """
     found = find(facts.variant)
     sheet = load_sheet(found.family)
@@ -246,7 +246,9 @@ def _paper(facts: Facts, size: int, asked: Mapping[str, Any], reasons: dict[str,
     published = sheet.recipes[setting]
     theirs = f"the {setting} recipe of {sheet.title}"
     values = _common(facts, size) | {"name": "paper"}
-    said = {spec.name: getattr(published, spec.name) for spec in fields(published) if spec.name not in ("source", "note")}
+    said = {
+        spec.name: getattr(published, spec.name) for spec in fields(published) if spec.name not in ("source", "note")
+    }
     values |= {name: value for name, value in said.items() if value is not None}
     unused = _unused_by(published.optimizer, published.schedule or Recipe().schedule)
     unused |= set() if "aux_heads" in found.options() else {"aux_heads"}

@@ -15,6 +15,7 @@ from taxonet.evaluation.comparison import Comparison, check_runs, compare
 from taxonet.evaluation.speed import RUNS
 from taxonet.files import check_folder, make_folder, write_atomically
 from taxonet.inference.engines import check_engine
+from taxonet.inference.engines.libraries import check_onnx
 from taxonet.networks.registry import find
 from taxonet.training.duration import parse_duration
 from taxonet.training.opening import RECIPE, RUN
@@ -92,6 +93,8 @@ def train_and_compare(
         TrainingError: fewer than two networks could be trained.
     """
     check_engine(engine)
+    if engine == "onnxruntime":
+        check_onnx()
     check_runs(runs)
     listener: Listener = Terminal() if progress else Silent()
     names = _checked_names(models)
