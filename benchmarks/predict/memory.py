@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.predict._photos import linked_photos
+from _photos import linked_photos
 
 LIMIT = 1.2
 CHILD = """

@@ -68,6 +68,28 @@ def check_target(path: str | os.PathLike[str]) -> None:
         raise UsageError(f"cannot write '{path}': the folder '{target.parent}' is not writable")
 
 
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse, with a UsageError, a folder that cannot be made or written into."""
+    folder = Path(path).absolute()
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise UsageError(f"cannot make the folder '{path}': '{there}' is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write into '{path}': the folder '{there}' is not writable")
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder where there is none yet, with those above it.
+
+    Raises UsageError when there cannot be one, DataError when the system refuses to make it.
+    """
+    check_folder(path)
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder '{path}': {error.strerror or error}") from error
+
+
 def _settle(temporary: Path, target: Path) -> None:
     if target.exists():
         shutil.copymode(target, temporary)

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from taxonet.cli.app import main
 
@@ -18,9 +19,18 @@ def test_a_clean_set(photos, capsys):
     assert capsys.readouterr().out.startswith("24 pictures, 2 classes\nnothing was found\n")
 
 
-def test_warnings_fail_only_when_strict(photos):
+def test_warnings_fail(photos):
     shutil.copy(photos / "red" / "0.png", photos / "red" / "copy.png")
-    assert main(["check", str(photos), "--no-labels"]) == 0
+    assert main(["check", str(photos), "--no-labels"]) == 1
+
+
+def test_notes_fail_only_when_strict(photos, capsys):
+    with Image.open(photos / "red" / "0.png") as picture:
+        exif = picture.getexif()
+        exif[0x0112] = 6  # orientation: to be turned
+        picture.save(photos / "red" / "0.png", exif=exif)
+    assert main(["check", str(photos), "--no-labels", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["counts"]) == {"rotated"}
     assert main(["check", str(photos), "--no-labels", "--strict"]) == 1
 
 
@@ -57,6 +67,9 @@ def test_page_and_list(photos, tmp_path, capsys):
         ("nothing", 3, "nothing does not exist"),
         ("photos --no-label", 2, "Unknown option"),
         ("photos --no-labels --html missing/page.html", 2, "cannot write 'missing/page.html': the folder"),
+        ("nothing --html missing/page.html", 2, "cannot write 'missing/page.html': the folder"),
+        ("nothing --exclude-out missing/list.txt", 2, "cannot write 'missing/list.txt': the folder"),
+        ("nothing --seed -1", 2, "seed is -1, it must be from 0 to 4,294,967,295"),  # before the data is read
         ("photos --model densnet121", 2, "'densnet121' is neither a file nor a network; did you mean 'densenet121'?"),
     ],
 )

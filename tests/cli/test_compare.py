@@ -58,10 +58,11 @@ def test_wrong_usage_is_one_sentence(words, sentence, capsys):
 def test_training_first_leaves_runs_and_a_page(fill, tmp_path, capsys):
     data = fill(tmp_path / "data", red=6, green=6)
     words = ["compare", data, "--models", "densenet_bc_22_12,resnet20_cifar", "--budget-epochs", "1"]
-    words += ["--image-size", "16", "--out", tmp_path / "out", "--runs", "0", "--json"]
+    words += ["--image-size", "16", "--out", tmp_path / "out", "--runs", "0", "--engine", "onnxruntime", "--json"]
     assert main([str(word) for word in words]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["comparison"]["n"] == 2
+    assert {model["engine"] for model in document["comparison"]["models"]} == {"onnxruntime"}
     assert json.loads((tmp_path / "out" / "comparison.json").read_text("utf-8")) == document
     page = (tmp_path / "out" / "comparison.html").read_text("utf-8")
     assert "--models densenet_bc_22_12,resnet20_cifar --epochs 1" in page

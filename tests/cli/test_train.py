@@ -35,6 +35,11 @@ def test_words_become_values_of_the_recipe():
         ("photoss --out run", 3, "photoss does not exist; did you mean 'photos'?"),
         ("hollow --out run", 3, "hollow holds no pictures in class folders"),
         ("photos --out notes.txt", 2, "notes.txt is a file, --out must be a folder"),
+        (
+            "photos --out notes.txt/a/run",
+            2,
+            "cannot make the folder 'notes.txt/a/run': '{here}/notes.txt' is not a folder",
+        ),
         ("photos --out photos", 2, "the folder photos is not empty; add --resume to go on with its run"),
     ],
 )
@@ -47,7 +52,7 @@ def test_what_cannot_be_done(fill, tmp_path, monkeypatch, capsys, words, status,
     assert main(["train", *words.split(), "--no-keep-memory"]) == status
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith(f"taxonet: {sentence}")
+    assert captured.err.startswith(f"taxonet: {sentence}".replace("{here}", str(tmp_path)))
     assert captured.err.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -8,7 +8,6 @@ from scipy import stats
 from sklearn import metrics as reference
 
 from taxonet.evaluation import measure
-from taxonet.evaluation.intervals import wilson
 from taxonet.evaluation.metrics import intervals
 from taxonet.evaluation.reliability import (
     adaptive_calibration_error,
@@ -16,6 +15,7 @@ from taxonet.evaluation.reliability import (
     equal_width,
     expected_calibration_error,
 )
+from taxonet.intervals import wilson
 
 CLASSES = tuple("abcdefgh")
 

@@ -15,7 +15,7 @@ from taxonet.inference.agreement import compare_logits
 from taxonet.inference.engine_cache import folder
 from taxonet.inference.engines import run_on_all
 from taxonet.inference.engines.libraries import ONNX
-from taxonet.inference.engines.threads import container_limit, thread_count
+from taxonet.machine import thread_count
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +99,15 @@ def test_calibration_is_the_bundle_s_and_needs_no_new_graph(cache, small_bundle,
     assert sorted(folder().glob("*.xml")) == before
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(small_bundle, tmp_path, monkeypatch, prepared_pixels):
+def test_a_cache_that_cannot_be_written_costs_only_time(small_bundle, tmp_path, monkeypatch, prepared_pixels, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("TAXONET_CACHE", str(tmp_path / "file"))
     assert taxonet.load(small_bundle, engine="openvino").engine.run(prepared_pixels).shape == (21, 3)
+    monkeypatch.delenv("TAXONET_ENGINE")
+    with caplog.at_level(logging.INFO):
+        assert taxonet.load(small_bundle).engine.name in ("openvino", "torch")
+    assert "onnxruntime is not used: the cache" in caplog.text
+    assert "the choice is not kept" in caplog.text
 
 
 def test_auto_measures_once_and_says_why(cache, small_bundle, monkeypatch, caplog):
@@ -174,13 +179,3 @@ def test_agreement_needs_equal_labels_but_for_ties():
     assert str(wrong).endswith("1 of 2 labels differ")
     assert not compare_logits(reference, np.full((2, 3), np.nan, np.float32)).holds
     assert not compare_logits(reference, reference + np.float32(0.002)).holds  # the bound is 0.001 here
-
-
-def test_a_container_s_limit_is_obeyed(tmp_path):
-    assert container_limit(tmp_path) is None
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert container_limit(tmp_path) is None
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert container_limit(tmp_path) == 1
-    (tmp_path / "cpu.max").write_text("300000 100000\n")
-    assert container_limit(tmp_path) == 3

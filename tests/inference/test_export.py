@@ -1,15 +1,18 @@
 """Exports: they answer as the bundle does or are refused, they carry its JSON, and they need no torch."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import taxonet
+from taxonet.assets import photo_paths
 from taxonet.cli.app import main
 from taxonet.errors import BundleError, UsageError
 from taxonet.images import Preprocessing
@@ -244,3 +247,17 @@ def test_a_value_of_int8_without_int8_is_refused(small_bundle, tmp_path, value):
     with pytest.raises(UsageError, match=f"{name} is a value of int8, and int8 is not asked for"):
         taxonet.export(small_bundle, to="openvino", out=tmp_path / "x", **value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_photo_of_data_that_cannot_be_read_is_listed(small_bundle, tmp_path, capsys):
+    for label in ("red", "green"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        shutil.copy(photo_paths()[0], tmp_path / "photos" / label / "good.jpg")
+    (tmp_path / "photos" / "red" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    words = ["export", str(small_bundle), "--to", "openvino", "--out", str(tmp_path / "model"), "--data"]
+    assert main([*words, str(tmp_path / "photos"), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["agreement"]["pictures"], found["problem"], len(found["files"])) == (2, None, 2)
+    assert [Path(error["path"]).name for error in found["errors"]] == ["broken.jpg"]
+    assert main([*words, str(tmp_path / "photos")]) == 1
+    assert "not used (1):" in capsys.readouterr().out

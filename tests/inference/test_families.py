@@ -9,7 +9,7 @@ import torch
 from tests.golden.weights import weight
 
 from taxonet.images import Preprocessing
-from taxonet.inference.agreement import BOUND, compare_logits, prepared
+from taxonet.inference.agreement import BOUND, compare_logits, shipped
 from taxonet.inference.artefacts import open_artefact, write_onnx, write_openvino
 from taxonet.inference.conversion import to_onnx, to_openvino
 from taxonet.inference.engines import TorchEngine
@@ -53,7 +53,7 @@ def family(request):
     network = create_model(SMALL[request.param]).eval()
     network.load_state_dict({key: weight(key, tuple(value.shape)) for key, value in network.state_dict().items()})
     preprocessing = Preprocessing.parse(network.default_preprocessing)
-    pixels = prepared(preprocessing)[::3]
+    pixels = shipped(preprocessing)[::3]
     with torch.no_grad():  # the classifier makes up for what the body's scale became
         scale = float(torch.from_numpy(TorchEngine(network, preprocessing).run(pixels)).std())
         network.classifier.weight.div_(scale)

@@ -98,6 +98,76 @@ def test_a_file_cut_anywhere_is_repaired(photos, whole, small_bundle, tmp_path, 
     assert out.read_bytes() == data
 
 
+KILLED_CHILD = """
+import os, re, signal, sys
+name, *sys.argv[1:] = sys.argv[1:]
+def kill(event, arguments):
+    if event == "os.rename" and re.search(rf"/\\.{re.escape(name)}\\.[0-9a-f]+\\.tmp$", os.fspath(arguments[0])):
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(kill)
+"""
+
+
+@pytest.mark.parametrize("end", ["", ".run.json", ".part.jsonl"])
+def test_what_a_kill_leaves_of_the_file_that_is_written_is_removed(photos, whole, small_bundle, tmp_path, end):
+    """The process is killed when the file is whole under its temporary name and has not its own yet."""
+    out, name = tmp_path / "out.parquet", f"out.parquet{end}"
+    if end == ".part.jsonl":  # a finished table becomes a journal again
+        for tail in ("", ".run.json"):
+            shutil.copy(f"{whole['.parquet']}{tail}", f"{out}{tail}")
+    words = [sys.executable, "-c", KILLED_CHILD + CHILD, name, photos, out, small_bundle, "yes"]
+    assert subprocess.run(words, capture_output=True, check=False).returncode == -signal.SIGKILL
+    (leftover,) = tmp_path.glob(".*.tmp")
+    assert leftover.stat().st_size > 0
+    assert leftover.name.startswith(f".{name}.")
+    assert job(photos, out, small_bundle, resume=True).resumed == (0 if end == ".run.json" else 300)
+    assert out.read_bytes() == whole[".parquet"].read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {out.name, f"{out.name}.run.json"}
+
+
+def damaged(table):
+    return table.write_bytes(b"PAR1" + b"\0" * 64 + b"PAR1")
+
+
+def of_other_columns(table):
+    pyarrow.parquet.write_table(pyarrow.table({"path": ["a.jpg"], "rank": ["first"]}), table)
+
+
+def with_damaged_pages(table):
+    data = bytearray(table.read_bytes())
+    data[4:2000] = bytes(1996)
+    table.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (damaged, r"out\.parquet cannot be resumed, it is damaged: "),
+        (with_damaged_pages, r"out\.parquet cannot be resumed, it is damaged: "),
+        (of_other_columns, r"out\.parquet cannot be resumed: it is no table of answers, its columns are others"),
+    ],
+)
+def test_a_table_that_cannot_be_taken_up_is_refused(photos, whole, small_bundle, tmp_path, damage, sentence):
+    out = tmp_path / "out.parquet"
+    for tail in ("", ".run.json"):
+        shutil.copy(f"{whole['.parquet']}{tail}", f"{out}{tail}")
+    damage(out)
+    data = out.read_bytes()
+    with pytest.raises(DataError, match=sentence) as caught:
+        job(photos, out, small_bundle, resume=True)
+    assert "\n" not in str(caught.value)
+    assert out.read_bytes() == data
+    assert {path.name for path in tmp_path.iterdir()} == {out.name, f"{out.name}.run.json"}
+
+
+def test_a_generator_is_resumed_as_the_folder_is(photos, whole, small_bundle, tmp_path):
+    out, data = tmp_path / "out.csv", whole[".csv"].read_bytes()
+    out.write_bytes(data[: len(data) // 2])
+    shutil.copy(f"{whole['.csv']}.run.json", f"{out}.run.json")
+    assert 0 < job((path for path in sorted(photos.iterdir())), out, small_bundle, resume=True).resumed < 300
+    assert out.read_bytes() == data
+
+
 def test_a_finished_file_is_left_and_inputs_may_grow_at_their_end(photos, whole, small_bundle, tmp_path, paint):
     more = paint(tmp_path / "more.png", "blue")
     for suffix in ("csv", "parquet"):

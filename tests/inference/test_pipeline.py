@@ -59,7 +59,7 @@ def test_what_is_skipped_changes_no_batch_of_the_rest(streams, skip):
 
 @pytest.mark.parametrize("streams", [1, 2, 4])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_a_million_inputs_are_taken_as_they_are_answered(streams, rows):
+def test_inputs_without_end_are_taken_as_they_are_answered(streams, rows):
     taken, most, batch = itertools.count(), 0, 4
     last = 0
 

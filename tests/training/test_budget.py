@@ -160,7 +160,8 @@ def test_what_the_user_gives_is_kept(split, tmp_path):
     assert [(o.size, o.recipe) for o in options] == [(128, "features")]
     wish = Wish(None, None, "auto", {"epochs": 7})
     lite = next(c for c in candidates(wish, split) if c.network == "efficientnet_lite0")
-    tuned = [o for o in options_of(lite, wish, split, sizes_of(lite, 224)) if o.recipe == "finetune"]
+    tuned = options_of(lite, wish, split, sizes_of(lite, 224))
+    assert {o.recipe for o in tuned} == {"finetune"}  # features has no epochs
     assert {(o.least, o.most) for o in tuned} == {(7, 7)}
     assert [o.size for o in tuned] == [224, 192, 160, 128, 96]
     (tmp_path / "mine.toml").write_text("lr = 0.01\nepochs = 5\n")

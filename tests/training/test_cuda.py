@@ -40,8 +40,8 @@ def test_a_run_of_the_gpu_goes_on_on_the_cpu(colours, tmp_path):
 def test_the_head_of_a_fine_tuned_network_is_fitted_on_the_gpu(colours, tmp_path):
     start = taxonet.train(colours, out=tmp_path / "start", **QUICK)
     options = {"model": QUICK["model"], "weights": str(start.bundle), "image_size": 16}
-    for recipe in ("finetune", "features"):
-        result = taxonet.train(colours, out=tmp_path / recipe, recipe=recipe, epochs=1, **options)
+    for recipe, values in (("finetune", {"epochs": 1}), ("features", {})):
+        result = taxonet.train(colours, out=tmp_path / recipe, recipe=recipe, **values, **options)
         assert result.recipe.precision in ("float32", "bfloat16")
 
 

@@ -10,7 +10,7 @@ from tests.training.conftest import QUICK
 import taxonet
 from taxonet.errors import UsageError
 from taxonet.training import loop
-from taxonet.training.loggers import figures_of, open_loggers
+from taxonet.training.loggers import LOGGERS, figures_of, open_loggers
 
 RUN = {**QUICK, "recipe": "scratch", "epochs": 2}
 
@@ -32,7 +32,7 @@ def train_in_two_goes(colours, out, monkeypatch, log):
     with monkeypatch.context() as patch:
         patch.setattr(loop, "step", step)
         assert taxonet.train(colours, out=out, log=log, **RUN).interrupted
-    return taxonet.train(colours, out=out, log=log, resume=True)
+    return taxonet.train(colours, out=out, resume=True)  # the log that it began with
 
 
 def test_tensorboard_gets_the_figures_of_the_log(colours, tmp_path, monkeypatch):
@@ -61,6 +61,52 @@ def test_mlflow_gets_the_figures_of_the_log_in_one_run(colours, tmp_path, monkey
     assert run.data.metrics["validation_top1"] == pytest.approx(result.validation.metrics.top1)
 
 
+class Unreachable:
+    """A logger whose server does not answer."""
+
+    calls = 0
+
+    def __init__(self, run, facts):
+        self.run = run
+
+    def epoch(self, line):
+        Unreachable.calls += 1
+        assert any((self.run / "last").iterdir())  # the checkpoint is there
+        raise ConnectionError("no answer\nfrom the server")
+
+    def close(self, metrics):
+        raise AssertionError("it was off")
+
+
+def test_a_logger_that_fails_is_off_and_the_run_goes_on(colours, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(LOGGERS, "mlflow", Unreachable)
+    result = taxonet.train(colours, out=tmp_path / "run", log="mlflow", **RUN)
+    assert Unreachable.calls == 1
+    assert len(log_of(result.run)) == 2
+    assert result.bundle.is_file()
+    (warning,) = [record.getMessage() for record in caplog.records if "mlflow" in record.getMessage()]
+    assert warning.startswith("the log to mlflow failed and is off from here on")
+    assert warning.endswith("(ConnectionError: no answer)")
+
+
+def test_a_run_that_goes_on_keeps_its_log_unless_it_is_turned_off(colours, tmp_path, monkeypatch):
+    opened = []
+
+    class Notes(Unreachable):
+        def epoch(self, line):
+            opened.append(line["epoch"])
+
+        def close(self, metrics):
+            pass
+
+    monkeypatch.setitem(LOGGERS, "mlflow", Notes)
+    train_in_two_goes(colours, tmp_path / "run", monkeypatch, "mlflow")
+    assert opened == [1, 2]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["log"] == "mlflow"
+    monkeypatch.setitem(LOGGERS, "mlflow", None)  # not to be opened
+    taxonet.train(colours, out=tmp_path / "run", resume=True, log="")
+
+
 @pytest.mark.parametrize(("name", "module"), [("tensorboard", "torch.utils.tensorboard"), ("mlflow", "mlflow")])
 def test_a_package_that_is_not_there_is_named_before_any_work(name, module, colours, tmp_path, monkeypatch):
     for loaded in [key for key in sys.modules if key == module or key.startswith(f"{module}.")]:
@@ -72,6 +118,6 @@ def test_a_package_that_is_not_there_is_named_before_any_work(name, module, colo
 
 
 def test_nothing_is_imported_that_nobody_asked_for(tmp_path):
-    assert open_loggers("", tmp_path, {}) == []
+    assert open_loggers("", tmp_path, {}).named == {}
     assert figures_of({"epoch": 3, "val_loss": 0.5, "note": "x"}) == {"val_loss": 0.5}
     assert list(tmp_path.iterdir()) == []

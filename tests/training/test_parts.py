@@ -11,8 +11,10 @@ from torch import nn
 from taxonet.errors import DataError, UsageError
 from taxonet.networks import create_model
 from taxonet.networks.layers import Network, batch_norms
+from taxonet.networks.registry import find
+from taxonet.sheets import load_sheet
 from taxonet.training.checkpoint import Position, apply_checkpoint, checkpoints, read_newest, save_checkpoint
-from taxonet.training.choose import Facts, choose_recipe
+from taxonet.training.choose import Facts, choose_recipe, told
 from taxonet.training.ema import MovingAverage
 from taxonet.training.feed import batches as make_batches
 from taxonet.training.loop import set_training_mode
@@ -154,6 +156,20 @@ def test_the_paper_recipe_follows_the_batch_and_the_epochs_of_the_user():
     assert recipe.warmup_epochs == pytest.approx(whole.warmup_epochs * 7 / whole.epochs)
 
 
+def test_what_the_papers_sheet_does_not_say_is_told_as_ours():
+    silent = Facts("alexnet", 224, 100_000, pretrained=False, norm_momentum=None)
+    for variant in ("alexnet", "dpn68", "mobilenet_v1", "attention56", "seresnet50", "igcv3_d", "nfnet_f0"):
+        recipe, reasons = choose_recipe("paper", dataclasses.replace(silent, variant=variant), {})
+        published = load_sheet(find(variant).family).recipes["imagenet"]
+        lines = told(recipe, reasons, resumed=False)
+        for name in ("epochs", "weight_decay", "augmentation", "label_smoothing", "lr", "batch_size", "momentum"):
+            (line,) = [line for line in lines if line.split()[0] == name]
+            unsaid = getattr(published, name) is None
+            assert line.endswith("(the paper's sheet does not say; Taxonet's default)") == unsaid
+    _, reasons = choose_recipe("paper", dataclasses.replace(silent, variant="dpn68"), {"epochs": 3})
+    assert "epochs" not in reasons  # the user's
+
+
 def test_the_paper_recipe_of_nfnet_clips_its_gradients():
     facts = Facts("nfnet_f1", 320, 100_000, pretrained=False, norm_momentum=0.1)
     recipe, reasons = choose_recipe("paper", facts, {})
@@ -180,6 +196,29 @@ def test_an_unknown_recipe_is_one_sentence(wanted, facts, sentence):
 
 
 # --- the schedule
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("lr", 0.1), ("epochs", 3), ("mixup", 0.2), ("patience", 2), ("augmentation", "flip"), ("teacher", "big")],
+)
+def test_features_refuses_what_it_would_not_use(name, value):
+    with pytest.raises(
+        UsageError, match=f"^{name} does nothing in the recipe features, .* it uses image_size, balance"
+    ):
+        choose_recipe("features", FACTS, {name: value})
+
+
+def test_features_takes_what_it_uses():
+    asked = {"image_size": 128, "balance": "loss", "balance_weights": "inverse", "val_fraction": 0.3, "seed": 2}
+    recipe, _ = choose_recipe("features", FACTS, asked)
+    assert {name: getattr(recipe, name) for name in asked} == asked
+
+
+def test_a_recipe_file_of_a_frozen_network_with_a_teacher_is_refused(tmp_path):
+    (tmp_path / "mine").write_text('frozen = true\nteacher = "big"\n')
+    with pytest.raises(UsageError, match="teacher does nothing"):
+        choose_recipe(tmp_path / "mine", FACTS, {})
 
 
 def test_schedules():

@@ -204,8 +204,8 @@ def refuse_evaluation_of_more_than(monkeypatch, most):
 @pytest.mark.parametrize("recipe", ["scratch", "features"])
 def test_validation_and_features_go_in_halves_where_memory_is_short(recipe, colours, tmp_path, monkeypatch):
     start = taxonet.train(colours, out=tmp_path / "start", **FEW)
-    weights = {"weights": str(start.bundle)} if recipe == "features" else {}
-    options = {**FEW, "recipe": recipe, "explain": False, **weights}
+    frozen = {"model": FEW["model"], "image_size": 16, "weights": str(start.bundle)}
+    options = {**(frozen if recipe == "features" else FEW), "recipe": recipe, "explain": False}
     expected = taxonet.train(colours, out=tmp_path / "whole", **options)
     sizes = refuse_evaluation_of_more_than(monkeypatch, 5)
     result = taxonet.train(colours, out=tmp_path / "halves", **options)

@@ -107,11 +107,16 @@ def test_a_mistake_shows_before_anything_is_trained(colours, tmp_path):
         (["densenet_bc_22_12", "densenet_bc_22_12"], {}, "given twice"),
         (["densenet_bc_22_12", "resnet20_cifarr"], {}, "did you mean 'resnet20_cifar'"),
         (MODELS, {"epoch": 3}, "did you mean 'epochs'"),
+        (MODELS, {"runs": -1}, "runs is -1, it must be at least 0"),
+        (MODELS, {"engine": "torhc"}, "did you mean 'torch'"),
         (MODELS, {"weights": "some.pth"}, "must be one of auto, own, none"),
     ):
         with pytest.raises(UsageError, match=sentence):
             train_and_compare(colours, models, out=out, **values)
     assert not out.exists()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UsageError, match=r"cannot make the folder .*notes.txt' is not a folder"):
+        train_and_compare(colours, MODELS, out=tmp_path / "notes.txt" / "runs", **QUICK)
 
 
 def test_weights_of_some_only_are_not_an_even_start(colours, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ import taxonet
 from taxonet.errors import DataError, TrainingError, UsageError
 from taxonet.evaluation import fit_calibration, fit_temperature
 from taxonet.networks import create_model
+from taxonet.training import loop
 from taxonet.training.recipe import Recipe, read_recipe
 from taxonet.weights.bundle import BundleInfo, read_info, read_tensors
 from taxonet.weights.networks import save_network
@@ -390,6 +392,19 @@ def test_resume_with_a_recipe_file_is_refused_where_the_file_has_changed(run, co
         taxonet.train(colours, out=run.run, resume=True, recipe=other)
 
 
+def test_a_recipe_file_of_any_name_splits_by_its_seed_and_resumes(colours, tmp_path):
+    values = {"image_size": 16, "augmentation": "resize(16) | center_crop(16)", "batch_size": 16, "epochs": 1}
+    values |= {"seed": 3, "val_fraction": 0.4}
+    file = tmp_path / "mine"
+    file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
+    first = taxonet.train(colours, out=tmp_path / "run", model=QUICK["model"], recipe=file)
+    named = taxonet.train(colours, out=tmp_path / "named", model=QUICK["model"], recipe=Recipe(**values))
+    tables = [sorted((run.run / "val.csv").read_text().splitlines()) for run in (first, named)]
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 1 + 24
+    assert taxonet.train(colours, out=first.run, resume=True, recipe=file).validation.metrics.n == 24
+
+
 @pytest.mark.parametrize("name", ["two\nlines", "bell\a"])
 def test_a_class_name_that_no_bundle_holds_is_refused_at_once(tmp_path, name):
     data = write_colours(tmp_path / "data", 3)
@@ -403,6 +418,21 @@ def test_resume_on_other_data_is_refused(run, tmp_path):
     other = write_colours(tmp_path / "other", 5, seed=9)
     with pytest.raises(DataError, match="another recipe, model or data"):
         taxonet.train(other, out=run.run, resume=True, model=QUICK["model"])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full, as Linux has one")
+def test_a_full_disk_is_one_sentence(colours, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "LOG", "/dev/full")
+    with pytest.raises(DataError, match="cannot write '/dev/full': No space left on device; --resume goes on"):
+        taxonet.train(colours, out=tmp_path / "run", **{**QUICK, "epochs": 1})
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write into every folder")
+def test_a_folder_that_may_not_be_written_into_is_refused_at_once(colours, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    with pytest.raises(UsageError, match="is not writable"):
+        taxonet.train(colours, out=closed / "run", **QUICK)
 
 
 def test_a_diverging_run_says_what_to_do(colours, tmp_path):

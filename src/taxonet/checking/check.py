@@ -19,10 +19,11 @@ from taxonet.checking.near import near_groups
 from taxonet.checking.same_pixels import equal_pixels
 from taxonet.console import Listener, Silent, Terminal
 from taxonet.data import DataSet, Finding, Sample, read_ahead, read_data
-from taxonet.errors import ImageError
+from taxonet.errors import ImageError, UsageError
 from taxonet.images.source import identify
 
 DEFAULT_MODEL = "efficientnet_lite0"
+LARGEST_SEED = 2**32 - 1  # of what divides the folds
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class CheckReport:
         return {kind: counts[kind] for kind in KINDS if counts[kind]}
 
     def failed(self, strict: bool = False) -> bool:
-        """Whether there is an error, or with `strict` also a warning; notes never count."""
-        worst = GRAVITY["warning" if strict else "error"]
+        """Whether there is an error or a warning, or with `strict` also a note."""
+        worst = GRAVITY["note" if strict else "warning"]
         return any(GRAVITY[issue.severity] <= worst for issue in self.issues)
 
     def as_dict(self) -> dict[str, Any]:
@@ -90,8 +91,10 @@ def check(
 
     Raises:
         DataError: there is no data.
-        UsageError, BundleError: `model` is not there or cannot be read.
+        UsageError, BundleError: `model` is not there or cannot be read, or `seed` is out of range.
     """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"seed is {seed}, it must be from 0 to {LARGEST_SEED:,}")
     listener: Listener = Terminal() if progress else Silent()
     found = read_data(data)
     work = _Check(found, listener)

@@ -28,7 +28,7 @@ def check(
     """Look for what is wrong with a data set before training: broken, doubled, odd and perhaps mislabelled pictures.
 
     Nothing is moved, changed or deleted. Exit status 1 with errors (broken files, duplicates across splits, one photo
-    in two classes, a class without training pictures), with --strict also with warnings; 0 otherwise.
+    in two classes, a class without training pictures) or warnings, with --strict also with notes; 0 otherwise.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def check(
     seed
         Of the folds in which labels are judged.
     strict
-        Warnings count, too: exit status 1 with any of them.
+        Notes count, too: exit status 1 with any of them.
     show
         How many paths of a kind the table names.
     json
@@ -52,7 +52,11 @@ def check(
         Write the list that `taxonet train --exclude` takes, to read and change by hand.
     """
     from taxonet.checking import check as run
+    from taxonet.files import check_target
 
+    for file in (html, exclude_out):
+        if file is not None:
+            check_target(file)
     report = run(data, labels=labels, model=model, seed=seed, progress=True)
     if html is not None:
         report.write_html(html)

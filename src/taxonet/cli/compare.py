@@ -109,7 +109,7 @@ def compare(
     asked = {key: value for key, value in training.items() if value is not None} | ({"resume": True} if resume else {})
     if models is not None:
         _check_training(what, data, split, common, out)
-        return _train_first(what[0], models.split(","), asked, runs, html, json)
+        return _train_first(what[0], models.split(","), asked, engine, runs, html, json)
     if asked:
         option = next(iter(asked)).replace("_", "-")
         raise UsageError(f"--{option} is for training first: taxonet compare DATA --models a,b --out DIR")
@@ -160,14 +160,14 @@ def _compare(
 
 
 def _train_first(
-    data: str, models: Sequence[str], asked: dict[str, Any], runs: int, html: Path | None, json: bool
+    data: str, models: Sequence[str], asked: dict[str, Any], engine: str, runs: int, html: Path | None, json: bool
 ) -> int:
     from taxonet.evaluation.comparison_page import write_comparison
     from taxonet.files import write_atomically
     from taxonet.training import train_and_compare
 
     out = asked["out"]
-    result = train_and_compare(data, models, runs=runs, progress=True, **asked)
+    result = train_and_compare(data, models, engine=engine, runs=runs, progress=True, **asked)
     if json:
         print_json(result.as_dict())
     if result.comparison is None:
@@ -176,6 +176,7 @@ def _train_first(
     for key, value in asked.items():
         if key not in ("out", "resume"):
             words += [f"--{key.replace('_', '-')}", str(value)]
+    words += [] if engine == "auto" else ["--engine", engine]
     command = shlex.join([*words, "--out", f"{out}-again"])
     text = json_module.dumps(result.as_dict(), indent=2, ensure_ascii=False)
     write_atomically(out / "comparison.json", text.encode(errors="backslashreplace"))

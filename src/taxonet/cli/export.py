@@ -48,7 +48,7 @@ def export(
     seed
         Of the draw of these photos, by default 0.
     json
-        One JSON document on stdout: files, bytes, agreement, int8, problem, seconds.
+        One JSON document on stdout: files, bytes, agreement, int8, problem, errors, seconds.
     """
     from taxonet.console import Terminal
     from taxonet.inference.export import export as export_model
@@ -75,12 +75,11 @@ def export(
             print(f"on {done.agreement.pictures} views of {done.photos}: {done.agreement}")
             if done.int8:
                 _print_int8(done.int8)
-    findings = done.int8.findings if done.int8 else ()
-    if findings and not json:
-        print(f"\nnot used ({len(findings)}):")
-        for finding in findings:
+    if done.findings and not json:
+        print(f"\nnot used ({len(done.findings)}):")
+        for finding in done.findings:
             print(f"  {finding.path}: {finding.reason}")
-    return 1 if done.problem or findings else 0
+    return 1 if done.problem or done.findings else 0
 
 
 def _print_int8(report: "Int8Report") -> None:

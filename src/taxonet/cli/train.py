@@ -41,7 +41,7 @@ def train(
     check: bool = True,
     resume: bool = False,
     keep_memory: bool = True,
-    log: str = "",
+    log: str | None = None,
     keep_checkpoints: int = 2,
     checkpoint_seconds: float = 120.0,
     explain: bool = True,
@@ -98,7 +98,8 @@ def train(
     keep_memory
         On Linux, keep freed memory: faster steps, more resident memory.
     log
-        Where figures go besides log.jsonl: tensorboard, mlflow, or both with a comma between.
+        Where figures go besides log.jsonl: tensorboard, mlflow, or both with a comma between. With --resume those of
+        the run's beginning where nothing is said, "" for none.
     keep_checkpoints
         How many checkpoints stay in last/; a damaged one is passed over for the one before.
     checkpoint_seconds

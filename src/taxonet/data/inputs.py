@@ -3,19 +3,21 @@
 Only names wait in memory, and of a list, a table or a shard only the one that is next.
 """
 
-import csv
 import glob
 import itertools
+import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn, TypeAlias
 
 from taxonet.data.shards import Member, Refused, is_shard, read_shard
-from taxonet.data.sources import TABLES, files_below, formats, is_picture
-from taxonet.errors import DataError, UsageError, nearest
+from taxonet.data.sources import files_below, formats, is_picture, kind_of
+from taxonet.data.tables import TABLES, read_rows
+from taxonet.errors import DataError, UsageError
 
 PictureInput: TypeAlias = Path | Member | Refused
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -25,6 +27,28 @@ BLOCK = 2**16  # bytes of a list at a time
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
+class _Words:
+    """The words of an iterator, in a temporary file: they may be millions, and are gone through more than once."""
+
+    def __init__(self, words: Iterable[PathLike]) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the inputs
+        self._file.writelines(json.dumps(os.fspath(word)).encode() + b"\n" for word in words)
+
+    def __iter__(self) -> Iterator[str]:
+        place = 0
+        while True:
+            self._file.seek(place)
+            lines = self._file.readlines(BLOCK)
+            if not lines:
+                return
+            place = self._file.tell()  # another iteration may go on meanwhile
+            yield from map(json.loads, lines)
+
+
+def _kept(words: Iterable[PathLike]) -> Iterable[str]:
+    return _Words(words) if isinstance(words, Iterator) else [os.fspath(word) for word in words]
+
+
 class Inputs:
     """The pictures that arguments mean, in the order given; iterating reads the sources anew each time.
 
@@ -32,7 +56,7 @@ class Inputs:
         paths: a file; a folder (its files in name order, hidden ones left out); a glob pattern; a tar shard, several of
             them by a pattern or as `shard-{000..009}.tar`; a `.csv` or `.parquet` file with a column `path`, whose
             relative paths count from the table; `@FILE`, a list; `-`, a list on stdin. A file of the very name comes
-            before every other meaning.
+            before every other meaning. Of an iterator the words wait in a temporary file.
         lists: lists: one path a line, or separated by NUL as `find -print0` writes; relative paths count from the
             current folder. `-` is stdin.
 
@@ -40,8 +64,8 @@ class Inputs:
     """
 
     def __init__(self, paths: Iterable[PathLike], lists: Iterable[PathLike] = ()) -> None:
-        self.paths = [os.fspath(path) for path in paths]
-        self.lists = [os.fspath(name) for name in lists]
+        self.paths = _kept(paths)
+        self.lists = _kept(lists)
 
     def __iter__(self) -> Iterator[PictureInput]:
         for name in self._names(stdin=True):
@@ -58,7 +82,7 @@ class Inputs:
         Raises:
             DataError: a folder without pictures, a pattern that matches nothing, a list or table that cannot be read.
         """
-        total, known = 0, not {*STDIN}.intersection((*self.paths, *self.lists))
+        total, known = 0, not any(word in STDIN for word in itertools.chain(self.paths, self.lists))
         for name in self._names(stdin=False):
             known = known and not (isinstance(name, Path) and is_shard(name))
             total += 1
@@ -73,18 +97,24 @@ class Inputs:
 
 def _source(word: str) -> Iterable[Path | Refused]:
     path = Path(word)
-    if path.is_dir():
-        return _folder(path)
-    if path.suffix.lower() in TABLES and path.is_file():
+    kind = kind_of(path)
+    if kind == "file" and path.suffix.lower() in TABLES:
         return _table(path)
-    if path.exists():
-        return [path]
-    if word.startswith("@"):
+    if not kind and word.startswith("@"):
         return _list(word[1:], stdin=False)
-    spellings = _braces(word)
+    spellings = [] if kind else _braces(word)
     if len(spellings) > 1:
         return itertools.chain.from_iterable(map(_source, spellings))
-    return map(Path, _matches(word)) if glob.has_magic(word) else [path]
+    return _files(path, kind)
+
+
+def _files(path: Path, kind: str | None) -> Iterable[Path]:
+    """The files of a folder or of a pattern; else the path itself, be there something or not."""
+    if kind == "folder":
+        return _folder(path)
+    if not kind and glob.has_magic(word := os.fspath(path)):
+        return map(Path, _matches(word))
+    return [path]
 
 
 def _folder(path: Path) -> Iterator[Path]:
@@ -99,7 +129,7 @@ def _refuse_folder(error: OSError) -> NoReturn:
 
 def _matches(pattern: str) -> list[str]:
     matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - an absolute pattern is allowed here
-    files = [match for match in matches if not Path(match).is_dir()]
+    files = [match for match in matches if kind_of(Path(match)) != "folder"]
     if not files:
         raise DataError(f"no file matches {pattern}" + (", only folders do" if matches else ""))
     return files
@@ -154,55 +184,14 @@ def read_lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _table(path: Path) -> Iterator[Path | Refused]:
-    for number, text in enumerate(_csv_paths(path) if path.suffix.lower() == ".csv" else _parquet_paths(path), start=1):
-        if text.strip():
-            yield path.parent / text.strip()
+    for number, row in enumerate(read_rows(path, ["path"]), start=1):
+        if text := row["path"].strip():
+            yield path.parent / text
         else:
             yield Refused(f"{path}, row {number}", "the path is empty")
 
 
-def _csv_paths(path: Path) -> Iterator[str]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = [name.strip() for name in next(reader, [])]
-            place = _column(path, header)
-            yield from (row[place] if place < len(row) else "" for row in reader if row)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as CSV: {error}") from error
-
-
-def _parquet_paths(path: Path) -> Iterator[str]:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DataError(f"{path} is Parquet, which needs pyarrow: pip install 'taxonet[parquet]'") from error
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            _column(path, file.schema_arrow.names)
-            for batch in file.iter_batches(columns=["path"]):
-                yield from ("" if cell is None else str(cell) for cell in batch.column(0).to_pylist())
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-
-
-def _column(path: Path, header: Sequence[str]) -> int:
-    if header.count("path") != 1:
-        have = f"has {header.count('path')} columns" if "path" in header else "has no column"
-        hint = "" if "path" in header else nearest("path", header)
-        raise DataError(f"{path} {have} 'path'{hint}")
-    return header.index("path")
-
-
 def expand_inputs(inputs: Iterable[PathLike]) -> list[Path]:
     """The files that PATH arguments mean where only files, folders and patterns will do."""
-    paths: list[Path] = []
-    for item in inputs:
-        path, word = Path(item), os.fspath(item)
-        if path.is_dir():
-            paths += _folder(path)
-        elif not path.exists() and glob.has_magic(word):
-            paths += map(Path, _matches(word))
-        else:
-            paths.append(path)
-    return paths
+    paths = [Path(item) for item in inputs]
+    return [file for path in paths for file in _files(path, kind_of(path))]

@@ -1,18 +1,14 @@
 """Reading ahead on threads: decoding and resizing release the interpreter lock, so threads use all cores."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from taxonet.machine import cpu_count
+
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def cpu_count() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_ahead(

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from taxonet.data.sources import EXTENSIONS
+from taxonet.data.sources import EXTENSIONS, kind_of
 from taxonet.errors import ImageError
 from taxonet.images import Limits
 from taxonet.images.source import check_bytes
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _OPENERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
+_ENDS = tuple(EXTENSIONS)
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
@@ -112,41 +113,78 @@ def is_shard(path: str | os.PathLike[str]) -> bool:
 def read_shard(path: Path) -> Iterator[Member | Refused]:
     """The pictures of a shard in its order; what else a sample holds is passed over.
 
-    A shard that is missing, damaged or without a picture ends with one entry that says so.
+    What cannot be read is answered at its place, and a shard that is missing, damaged, cut off or without a picture
+    ends with one entry that says so.
     """
-    if path.exists() and not path.is_file():
+    if kind_of(path) not in (None, "file"):
         yield Refused(str(path), "it is not a regular file")
         return
-    count, damage, shard = 0, None, None
+    count, damage, shard, archive = 0, None, None, None
     try:
         shard = _Shard(path)
-        for entry in _entries(shard):
-            count += 1
-            yield Member(shard, entry.name.removeprefix("./"), entry.offset_data, entry.size)
+        with tarfile.open(fileobj=shard.file, mode="r:") as archive:
+            for entry in _pictures(shard, archive):
+                count += 1
+                yield _member(shard, entry)
     except FileNotFoundError:
         damage = "the file does not exist"
-    except tarfile.TarError as error:
-        damage = f"the shard is damaged after {count} pictures: {error}" if count else f"it is no tar file: {error}"
     except OSError as error:
         damage = f"the shard cannot be read: {error.strerror or error}"
+    except (tarfile.TarError, ValueError) as error:  # the second of numbers in a damaged header
+        damage = f"the shard is damaged after {count} pictures: {error}" if archive else f"it is no tar file: {error}"
     if shard and shard.damage:  # of its compression; what the tar lacks follows from it
         damage = shard.damage
     if damage or not count:
         yield Refused(str(path), damage or "the shard holds no pictures")
 
 
-def _entries(shard: _Shard) -> Iterator[tarfile.TarInfo]:
-    with tarfile.open(fileobj=shard.file, mode="r:") as archive:
-        while True:
-            with shard.lock:
-                entry = archive.next()
-            if entry is None:
-                return
-            archive.members = []  # type: ignore[attr-defined]  # it keeps every header otherwise
-            name = Path(entry.name)
-            if entry.isreg() and not entry.issparse() and _is_shown(name) and name.suffix.lower() in EXTENSIONS:
-                yield entry
+def _pictures(shard: _Shard, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The headers of what is called a picture; TarError or ValueError where the shard ends too early."""
+    place = 0
+    while True:
+        with shard.lock:
+            entry = archive.next()
+        if entry is None:
+            _check_end(shard, archive.offset)
+            return
+        if archive.offset <= place:  # it would be read for ever
+            raise tarfile.ReadError("a member has a negative size")
+        place = archive.offset
+        archive.members = []  # type: ignore[attr-defined]  # it keeps every header otherwise
+        if not entry.isdir() and _is_shown(entry.name) and entry.name.lower().endswith(_ENDS):
+            yield entry
 
 
-def _is_shown(name: Path) -> bool:
-    return not any(part.startswith(".") for part in name.parts)
+def _check_end(shard: _Shard, offset: int) -> None:
+    """Raise TarError unless zeros and nothing else follow: `TarFile.next` takes a damaged header for the end.
+
+    All common writers close a shard with two such blocks, so one without has been cut off.
+    """
+    block = shard.read(offset, tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it is cut off, the mark of its end is missing")
+    if any(block):
+        raise tarfile.ReadError(f"the header at byte {offset:,} is damaged")
+    while block := shard.read(offset := offset + len(block), 2**16):
+        if any(block):
+            raise tarfile.ReadError("more follows the mark of its end")
+
+
+def _member(shard: _Shard, entry: tarfile.TarInfo) -> Member | Refused:
+    name = entry.name.removeprefix("./")
+    if entry.isreg() and not entry.issparse():
+        return Member(shard, name, entry.offset_data, entry.size)
+    if entry.islnk():  # the place of its target would take a table of all names
+        reason = f"it is a hard link to {entry.linkname}, which is not followed: pack with tar --hard-dereference"
+    elif entry.issym():
+        reason = f"it is a symbolic link to {entry.linkname}, which is not followed: pack with tar --dereference"
+    elif entry.issparse():
+        reason = "it is packed as a sparse file, which is not read: pack without tar --sparse"
+    else:
+        reason = "it is not a regular file"
+    return Refused(f"{shard.path}/{name}", reason)
+
+
+def _is_shown(name: str) -> bool:
+    """Whether no part is hidden; not by pathlib, whose table of names grows with every new one."""
+    return not any(part.startswith(".") and part != "." for part in name.split("/"))

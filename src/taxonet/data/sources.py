@@ -3,12 +3,14 @@
 Nothing is skipped in silence: what is not a sample comes back as a `Finding` with its path and reason.
 """
 
-import csv
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+from taxonet.data.tables import OVERFLOW, TABLES, read_rows
 from taxonet.errors import DataError, UsageError, nearest
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -22,9 +24,6 @@ SPLIT_NAMES: dict[str, str] = {
     "testing": "test",
 }
 WHOLE = "all"  # the split of data that comes without one
-COLUMNS = ("path", "label", "split")  # of a table
-TABLES = frozenset({".csv", ".parquet", ".pq"})
-OVERFLOW = ""  # where a row's cells beyond the header are kept
 
 
 @dataclass(frozen=True)
@@ -82,16 +81,17 @@ def read_data(data: str | os.PathLike[str]) -> DataSet:
         DataError: the folder or file does not exist, holds no pictures, or lacks a column.
     """
     source = Path(data)
-    if source.is_dir():
+    kind = kind_of(source)
+    if kind == "folder":
         found = _read_folder(source)
-    elif source.suffix.lower() in TABLES and source.is_file():
+    elif kind == "file" and source.suffix.lower() in TABLES:
         found = _read_table(source)
-    elif source.exists():
+    elif kind:
         raise DataError(f"{source} is neither a folder nor a .csv or .parquet file")
     else:
         raise DataError(f"{source} does not exist{_nearest_path(source)}")
     if not found.samples:
-        raise DataError(_why_empty(found, source.is_dir()))
+        raise DataError(_why_empty(found, kind == "folder"))
     return found
 
 
@@ -148,7 +148,8 @@ def _children(folder: Path) -> tuple[list[Path], list[Path]]:
         entries = sorted((e for e in folder.iterdir() if not e.name.startswith(".")), key=lambda e: e.name)
     except OSError as error:
         raise DataError(f"{folder} cannot be listed: {error.strerror}") from error
-    return [e for e in entries if e.is_dir()], [e for e in entries if not e.is_dir()]
+    kinds = {entry: kind_of(entry) for entry in entries}
+    return [e for e in entries if kinds[e] == "folder"], [e for e in entries if kinds[e] != "folder"]
 
 
 def _class_folders(folders: Iterable[Path], findings: list[Finding]) -> tuple[Sample, ...]:
@@ -182,24 +183,27 @@ def files_below(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator
         yield from (Path(where, name) for name in sorted(files) if not name.startswith("."))
 
 
+def kind_of(path: Path) -> Literal["folder", "file", "other"] | None:
+    """What a path leads to; None for nothing, and where the system refuses to look: who reads it learns why."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # a name too long, a folder without the right to search it; a null character
+        return None
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
+
+
 def is_picture(path: Path) -> bool:
     """Whether a name has a picture's extension."""
     return path.suffix.lower() in EXTENSIONS
 
 
 def _read_table(path: Path) -> DataSet:
-    columns = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
-    for needed in ("path", "label"):
-        if needed not in columns:
-            raise DataError(f"{path} has no column '{needed}'{nearest(needed, columns)}")
     findings: list[Finding] = []
     splits: dict[str, list[Sample]] = {}
-    split_column: Sequence[str] = columns.get("split") or [WHOLE] * len(columns["path"])
-    rows = zip(columns["path"], columns["label"], split_column, strict=True)
-    for number, (file, label, split) in enumerate(rows, start=1):
-        where = f"{path}, row {number}"
+    for number, row in enumerate(read_rows(path, ("path", "label"), ("split",)), start=1):
+        where, file, label, split = f"{path}, row {number}", row["path"], row["label"], row.get("split", WHOLE)
         name = SPLIT_NAMES.get(split.strip().lower(), WHOLE if split == WHOLE else "")
-        if OVERFLOW in columns and columns[OVERFLOW][number - 1]:
+        if row.get(OVERFLOW):
             findings.append(Finding(where, "it has more cells than the header, put quotes around a text with a comma"))
         elif not file.strip() or not label.strip():
             findings.append(Finding(where, "the path or the label is empty"))
@@ -209,38 +213,3 @@ def _read_table(path: Path) -> DataSet:
             splits.setdefault(name, []).append(Sample(path.parent / file.strip(), label.strip()))
     order = [name for name in ("train", "val", "test", WHOLE) if name in splits]
     return DataSet(path, {name: tuple(splits[name]) for name in order}, tuple(findings))
-
-
-def _read_csv(path: Path) -> dict[str, list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = [name.strip() for name in next(reader, [])]
-            _check_unique(header, path)
-            rows = [row for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as CSV: {error}") from error
-    columns = {name: [row[i] if i < len(row) else "" for row in rows] for i, name in enumerate(header)}
-    return {**columns, OVERFLOW: ["".join(row[len(header) :]) for row in rows]}
-
-
-def _check_unique(header: Sequence[str], path: Path) -> None:
-    for name in COLUMNS:
-        if header.count(name) > 1:
-            raise DataError(f"{path} has {header.count(name)} columns called '{name}'")
-
-
-def _read_parquet(path: Path) -> dict[str, list[str]]:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DataError(f"{path} is Parquet, which needs pyarrow: pip install 'taxonet[parquet]'") from error
-    try:
-        header = pyarrow.parquet.read_schema(path).names
-        _check_unique(header, path)
-        table = pyarrow.parquet.read_table(path, columns=[name for name in COLUMNS if name in header])
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-    cells = {name: table.column(name).to_pylist() for name in table.column_names}
-    columns: dict[str, list[str]] = {name: [] for name in header}
-    return columns | {name: ["" if v is None else str(v) for v in values] for name, values in cells.items()}

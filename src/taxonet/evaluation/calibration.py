@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taxonet.evaluation.intervals import Interval, bootstrap
 from taxonet.evaluation.metrics import picture_losses
 from taxonet.evaluation.reliability import expected_calibration_error
+from taxonet.intervals import Interval, bootstrap
 
 FOLDS = 5
 SEED = 0xCA1

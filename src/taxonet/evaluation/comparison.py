@@ -146,8 +146,7 @@ def compare(
     """
     if len(models) < 2:
         raise UsageError(f"compare needs at least two models, not {len(models)}")
-    if runs < 0:
-        raise UsageError(f"runs is {runs}, it must be at least 0")
+    check_runs(runs)
     machine = describe_machine()  # before our own work is its load
     called = _names(models, names)
     classifiers = [model if isinstance(model, Classifier) else load(model, engine) for model in models]
@@ -176,6 +175,12 @@ def compare(
         restricted=restricted,
         outside=outside,
     )
+
+
+def check_runs(runs: int) -> None:
+    """Refuse a number of timings that is none."""
+    if runs < 0:
+        raise UsageError(f"runs is {runs}, it must be at least 0")
 
 
 def _names(models: Sequence[Model], given: Sequence[str] | None) -> list[str]:

@@ -15,7 +15,6 @@ from taxonet.console import Listener, Silent
 from taxonet.data import ClassIndex, Finding, Sample, read_data, sort_by_known
 from taxonet.data.sources import WHOLE
 from taxonet.errors import DataError
-from taxonet.evaluation.intervals import Interval, bootstrap
 from taxonet.evaluation.metrics import Metrics, intervals, measure, picture_losses
 from taxonet.evaluation.reliability import expected_calibration_error
 from taxonet.evaluation.robustness import Robustness, check_robustness
@@ -24,6 +23,7 @@ from taxonet.evaluation.spread import Answer, answers
 from taxonet.evaluation.views import Views
 from taxonet.inference import Classifier, load
 from taxonet.inference.classifier import BATCH, softmax
+from taxonet.intervals import Interval, bootstrap
 from taxonet.processes import World, join
 
 Progress = Callable[[int, int], None]  # pictures done, pictures in all

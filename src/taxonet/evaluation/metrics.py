@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from taxonet.evaluation.intervals import Interval, bootstrap, wilson
 from taxonet.evaluation.reliability import adaptive_calibration_error, expected_calibration_error
+from taxonet.intervals import Interval, bootstrap, wilson
 
 LEAST = 1e-12  # probability of the true class in the log-loss: certainty that is wrong costs 27.6, not infinity
 BOOTSTRAPPED = ("balanced_accuracy", "macro_precision", "macro_f1", "weighted_f1", "log_loss", "brier")

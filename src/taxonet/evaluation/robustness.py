@@ -14,13 +14,13 @@ from taxonet.console import Listener, Silent
 from taxonet.data import Sample
 from taxonet.errors import DataError, UsageError
 from taxonet.evaluation.corruptions import CORRUPTIONS, SEVERITIES, Corruption
-from taxonet.evaluation.intervals import Interval, bootstrap, wilson
 from taxonet.images import DEFAULT_LIMITS, Limits, Preprocessing, Source
 from taxonet.images.colour import Mode
 from taxonet.images.decode import decode_picture
 from taxonet.images.geometry import Geometry, Resize
 from taxonet.images.preprocessing import Exif
 from taxonet.inference import Classifier
+from taxonet.intervals import Interval, bootstrap, wilson
 
 SECONDS = 60.0
 FEWEST = 20  # pictures, where there are so many: fewer tell nothing, so a slow network takes longer

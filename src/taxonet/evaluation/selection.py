@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from taxonet.errors import UsageError
 from taxonet.evaluation.calibration import folds_of
-from taxonet.evaluation.intervals import Interval, wilson
+from taxonet.intervals import Interval, wilson
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from taxonet.data.loader import cpu_count
 from taxonet.inference import Classifier
 from taxonet.inference.engines import run_on_all
+from taxonet.machine import cpu_count, processor
 
 BATCH = 16
 RUNS = 30  # rounds of single photos; a sixth of that of batches
@@ -60,16 +60,7 @@ def describe_machine() -> Machine:
     import torch
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return Machine(_cpu_name(), cpu_count(), torch.get_num_threads(), load, platform.system())
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return Machine(processor(), cpu_count(), torch.get_num_threads(), load, platform.system())
 
 
 def measure_speed(

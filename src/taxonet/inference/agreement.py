@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from taxonet.assets import photo_paths
+from taxonet.data import Finding
 from taxonet.errors import DataError, ImageError
 from taxonet.images import Preprocessing
 
@@ -17,7 +18,6 @@ BOUND = 1e-4
 """What two engines' logits may differ by, as a part of the largest logit: some ten times what float32 in another order
 of summation gives in the deepest network (docs/export.md), a tenth of what shows in a probability's third digit."""
 PICTURES = 32  # of a user's data that are compared
-EXPECTED = 16  # about as many views of the shipped photos
 
 
 @dataclass(frozen=True)
@@ -61,25 +61,29 @@ def compare_logits(reference: NDArray[np.float32], found: NDArray[np.float32], b
     return Agreement(len(reference), difference, largest, allowed, int(other.sum()), int(tied.sum()))
 
 
-def prepared(preprocessing: Preprocessing, photos: Iterable[Path] | None = None) -> NDArray[np.uint8]:
-    """Pixels (N, H, W, C) to compare engines on: of the user's photos, else of views of the shipped ones.
+def shipped(preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Pixels (N, H, W, C) to compare engines on: views of the shipped photos."""
+    return np.stack([preprocessing.pixels(view) for view in _views()])
+
+
+def prepared(preprocessing: Preprocessing, photos: Iterable[Path]) -> tuple[NDArray[np.uint8], tuple[Finding, ...]]:
+    """Pixels (N, H, W, C) of the user's photos to compare engines on, at most `PICTURES`, and the unreadable ones.
 
     Raises:
         DataError: not one of the photos can be read.
     """
-    if photos is None:
-        return np.stack([preprocessing.pixels(view) for view in _views()])
     found: list[NDArray[np.uint8]] = []
+    findings: list[Finding] = []
     for path in photos:
         try:
             found.append(preprocessing.pixels(path))
-        except ImageError:
-            continue
+        except ImageError as error:
+            findings.append(Finding(str(path), str(error)))
         if len(found) == PICTURES:
             break
     if not found:
         raise DataError("not one of the photos can be read, so there is nothing to compare the engines on")
-    return np.stack(found)
+    return np.stack(found), tuple(findings)
 
 
 def _views() -> Iterator[Image.Image]:

@@ -7,7 +7,6 @@ out of date; those that were not used for longest are removed when the cache is 
 import functools
 import hashlib
 import os
-import platform
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from taxonet.inference.artefacts import open_artefact, write_onnx, write_openvin
 from taxonet.inference.conversion import to_onnx, to_openvino
 from taxonet.inference.engines.onnxruntime_engine import OnnxRuntimeEngine
 from taxonet.inference.engines.openvino_engine import OpenVinoEngine
-from taxonet.inference.engines.threads import thread_count
+from taxonet.machine import processor, thread_count
 from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.finding import Found
 from taxonet.weights.hub import cache_folder
@@ -48,7 +47,7 @@ def cached_graph(found: Found, digest: str, engine: str) -> Path:
 def cached_choice(found: Found, digest: str) -> Path:
     """Where it is noted which engine is the fastest for these weights on this machine."""
     libraries = [version(name) for name in ("openvino", "torch", "onnxruntime", "onnxscript")]
-    name = _hash(digest, GRAPH, *libraries, __version__, _processor(), thread_count())
+    name = _hash(digest, GRAPH, *libraries, __version__, processor(), thread_count())
     return folder() / f"{found.info().variant}-{name}.json"
 
 
@@ -106,12 +105,3 @@ def version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _processor() -> str:
-    """What distinguishes this machine's processor from another's."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

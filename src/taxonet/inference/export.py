@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taxonet.console import Listener, Silent
-from taxonet.data.sources import DataSet, read_data
+from taxonet.data.sources import DataSet, Finding, read_data
 from taxonet.errors import UsageError, nearest
 from taxonet.files import check_target, replacing
 from taxonet.images import Preprocessing
-from taxonet.inference.agreement import PICTURES, Agreement, compare_logits, prepared
+from taxonet.inference.agreement import PICTURES, Agreement, compare_logits, prepared, shipped
 from taxonet.inference.artefacts import is_artefact, open_artefact, write_onnx, write_openvino
 from taxonet.inference.conversion import to_onnx, to_openvino, to_pt2
 from taxonet.inference.engines import TorchEngine, run_on_all
@@ -46,6 +46,7 @@ class Export:
     photos: str
     seconds: float
     int8: Int8Report | None = None  # None in float32, and where the float32 graph did not agree already
+    findings: tuple[Finding, ...] = ()  # of `data`: what could not be used
 
     @property
     def problem(self) -> str | None:
@@ -63,6 +64,7 @@ class Export:
             "agreement": {**self.agreement.as_dict(), "photos": self.photos},
             "int8": self.int8.as_dict() if self.int8 else None,
             "problem": self.problem,
+            "errors": [{"path": finding.path, "error": finding.reason} for finding in self.findings],
             "seconds": round(self.seconds, 2),
         }
 
@@ -111,15 +113,21 @@ def export(
     if is_artefact(model):
         raise UsageError(f"{model} is an export already, export its bundle")
     options = Int8Options.given(int8, max_drop=max_drop, calibration=calibration, seed=seed)
-    labelled: DataSet | None = None
     if int8:
         check_int8(to)
-        labelled = photos_for(Path(model), None if data is None else os.fspath(data))
-    photos = None if data is None else [sample.path for sample in (labelled or read_data(data)).samples]
+        found: DataSet | None = photos_for(Path(model), None if data is None else os.fspath(data))
+    else:
+        found = None if data is None else read_data(data)
     from taxonet.weights.networks import open_found
 
     info, network = open_found(find_model(model))
-    pixels = prepared(Preprocessing.parse(info.preprocessing), photos and photos[:: max(1, len(photos) // PICTURES)])
+    preprocessing, findings = Preprocessing.parse(info.preprocessing), found.findings if found else ()
+    if found is None or data is None:
+        pixels = shipped(preprocessing)
+    else:
+        samples = found.samples[:: max(1, len(found.samples) // PICTURES)]
+        pixels, unreadable = prepared(preprocessing, (sample.path for sample in samples))
+        findings += unreadable
     listener.say(f"{info.variant}: converting to {to}")
     expected = TorchEngine(network, info.preprocessing).run(pixels)
     with TemporaryDirectory(prefix=".taxonet-", dir=target.parent) as folder:
@@ -127,13 +135,14 @@ def export(
         _WRITERS[to](draft, info, network)
         listener.say(f"comparing with the bundle on {len(pixels)} pictures")
         agreement, report = compare_logits(expected, _RUNNERS[to](draft, pixels)), None
-        if labelled and agreement.holds:
-            report = write_int8(draft, labelled, options, pixels, listener)
+        if int8 and found and agreement.holds:
+            report = write_int8(draft, found, options, pixels, listener)
         stands = agreement.holds and (report is None or report.kept)
         files = _settle(draft, target) if stands else ()
     size = sum(file.stat().st_size for file in files)
     source = "the shipped photos" if data is None else os.fspath(data)
-    return Export(to, files, size, agreement, source, time.monotonic() - started, report)
+    findings = tuple(dict.fromkeys((*findings, *(report.findings if report else ()))))  # int8 may meet a file again
+    return Export(to, files, size, agreement, source, time.monotonic() - started, report, findings)
 
 
 def _target(to: str, out: str | os.PathLike[str]) -> Path:

@@ -13,11 +13,12 @@ import numpy as np
 
 from taxonet._version import __version__
 from taxonet.data.inputs import Inputs, PathLike, PictureInput
+from taxonet.data.tables import require_pyarrow
 from taxonet.errors import DataError, UsageError
-from taxonet.files import write_atomically
+from taxonet.files import remove_leftovers, write_atomically
 from taxonet.inference.classifier import Classifier, check_options, name_of
 from taxonet.inference.opening import load
-from taxonet.inference.parquet import from_parquet, require_parquet, to_parquet
+from taxonet.inference.parquet import from_parquet, to_parquet
 from taxonet.inference.results import AnswerFile, CsvFormat, Format, JsonLines
 
 Progress = Callable[[int, int, int | None], None]
@@ -51,7 +52,7 @@ def predict_files(
     """Classify any number of files; the answers go to a file as they come, in the order of the inputs.
 
     Args:
-        inputs: files, folders, patterns, tables, tar shards, lists (`data.Inputs`).
+        inputs: files, folders, patterns, tables, tar shards, lists (`data.Inputs`); an iterator may give any number.
         out: `.csv` (one line a class), `.jsonl` (one object an answer) or `.parquet` (as the CSV; while the work goes
             on the answers stand in `OUT.part.jsonl`). `OUT.run.json` says beside it which model and options answered.
         model: a bundle's path or a catalogue name.
@@ -84,9 +85,13 @@ def predict_files(
     if target.suffix.lower() in PARQUET and target.exists() and not journal.exists():
         from_parquet(target, journal)
     with AnswerFile(journal, _layout(target, classifier, top)) as answers:
+        for path in {target, journal, _record_path(target)}:
+            remove_leftovers(path)  # nobody else writes: the journal is locked
         found = _work(classifier, sources, answers, (top, threshold), progress, total)
+        if journal != target:
+            to_parquet(journal, target)
     if journal != target:
-        to_parquet(journal, target)
+        journal.unlink(missing_ok=True)  # out of the lock: some systems remove no open file
     return PredictedFiles(target, *found)
 
 
@@ -114,8 +119,7 @@ def _work(
 
 def _checked(sources: Inputs, answers: AnswerFile) -> Iterator[PictureInput]:
     """The inputs; those that are answered already must be those of the file, in its order."""
-    names = answers.names()
-    for place, (source, name) in enumerate(_pairs(sources, names), start=1):
+    for place, (source, name) in enumerate(zip_longest(sources, answers.names()), start=1):
         if name is not None and (source is None or answers.layout.spelling(name_of(source) or "") != name):
             now = "the inputs end" if source is None else f"the inputs have {name_of(source)}"
             raise UsageError(
@@ -124,10 +128,6 @@ def _checked(sources: Inputs, answers: AnswerFile) -> Iterator[PictureInput]:
             )
         if source is not None:
             yield source
-
-
-def _pairs(sources: Inputs, names: Iterator[str]) -> Iterator[tuple[PictureInput | None, str | None]]:
-    return zip_longest(sources, names)
 
 
 def _journal(target: Path) -> Path:
@@ -139,7 +139,7 @@ def _journal(target: Path) -> Path:
     if not target.absolute().parent.is_dir():
         raise UsageError(f"the folder {target.parent} of --out does not exist")
     if suffix in PARQUET:
-        require_parquet(target)
+        require_pyarrow(target)
         return target.with_name(f"{target.name}.part.jsonl")
     return target
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from taxonet.errors import TaxonetError, UsageError
 from taxonet.files import write_atomically
 from taxonet.images import Preprocessing
-from taxonet.inference.agreement import compare_logits, prepared
+from taxonet.inference.agreement import compare_logits, shipped
 from taxonet.inference.artefacts import ENGINE_OF, is_artefact, open_artefact
 from taxonet.inference.classifier import Classifier
 from taxonet.inference.engine_cache import cached_choice, cached_graph, open_cached, open_converted
@@ -106,13 +106,17 @@ def _measure(found: Found, digest: str) -> tuple[str, str, dict[str, Any]]:
     """The fastest engine that agrees with torch on the shipped photos, a sentence's worth of reasons, the figures."""
     reference = open_engine(found, "torch", digest).engine
     preprocessing = Preprocessing.parse(found.info().preprocessing)
-    pixels = prepared(preprocessing)
+    pixels = shipped(preprocessing)
     expected = reference.run(pixels)
     engines: dict[str, Engine] = {"torch": reference}
     agreements, refused = {}, []
     for name in ("openvino", *(["onnxruntime"] if can_write_onnx() else [])):
-        engine = open_engine(found, name, digest).engine
-        agreements[name] = compare_logits(expected, run_on_all(engine, pixels))
+        try:
+            engine = open_engine(found, name, digest).engine
+            agreements[name] = compare_logits(expected, run_on_all(engine, pixels))
+        except (TaxonetError, RuntimeError, OSError) as error:  # a candidate that fails costs only itself
+            refused.append(f"{name} is not used: {error}")
+            continue
         if agreements[name].holds:
             engines[name] = engine
         else:

@@ -12,16 +12,8 @@ from taxonet.files import replacing
 ROWS = 2**16  # in memory at a time: a row group
 
 
-def require_parquet(path: Path) -> None:
-    """Refuse at once what could not be written at the end."""
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise DataError(f"{path} is Parquet, which needs pyarrow: pip install 'taxonet[parquet]'") from error
-
-
 def to_parquet(journal: Path, target: Path) -> None:
-    """Write the answers of a file of JSON lines as Parquet, in one step, and remove that file."""
+    """Write the answers of a file of JSON lines as Parquet, in one step."""
     import pyarrow
     import pyarrow.parquet
 
@@ -33,29 +25,37 @@ def to_parquet(journal: Path, target: Path) -> None:
     ):
         for rows in _groups(row for line in file for row in _rows(json.loads(line))):
             writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
-    journal.unlink()
 
 
 def from_parquet(target: Path, journal: Path) -> None:
-    """Bring a finished table back into JSON lines, so that it can grow."""
+    """Bring a finished table back into JSON lines, so that it can grow; DataError where it is none."""
+    with replacing(journal) as temporary, temporary.open("wb") as lines:
+        for answer in _answers(target):
+            lines.write((json.dumps(answer, ensure_ascii=False) + "\n").encode())
+
+
+def _answers(target: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow
     import pyarrow.parquet
 
     answer: dict[str, Any] | None = None
-    with pyarrow.parquet.ParquetFile(target) as file, replacing(journal) as temporary, temporary.open("wb") as lines:
-        for batch in file.iter_batches(batch_size=ROWS):
-            for row in batch.to_pylist():
-                if row["rank"] in (None, 1):
-                    _put(lines, answer)
-                    answer = {"path": row["path"], "predictions": [], "error": row["error"]}
-                    answer["abstained"] = bool(row["abstained"])
-                if answer and row["rank"]:
-                    answer["predictions"].append({key: row[key] for key in ("label", "index", "probability")})
-        _put(lines, answer)
-
-
-def _put(lines: Any, answer: dict[str, Any] | None) -> None:
+    try:
+        with pyarrow.parquet.ParquetFile(target) as file:
+            if not file.schema_arrow.equals(_schema()):
+                raise DataError(f"{target} cannot be resumed: it is no table of answers, its columns are others")
+            for batch in file.iter_batches(batch_size=ROWS):
+                for row in batch.to_pylist():
+                    if row["rank"] in (None, 1):
+                        if answer:
+                            yield answer
+                        answer = {"path": row["path"], "predictions": [], "error": row["error"]}
+                        answer["abstained"] = bool(row["abstained"])
+                    if answer and row["rank"]:
+                        answer["predictions"].append({key: row[key] for key in ("label", "index", "probability")})
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{target} cannot be resumed, it is damaged: {str(error).splitlines()[0]}") from error
     if answer:
-        lines.write((json.dumps(answer, ensure_ascii=False) + "\n").encode())
+        yield answer
 
 
 def _schema() -> Any:

@@ -16,8 +16,9 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from taxonet.data.loader import cpu_count, read_ahead
+from taxonet.data.loader import read_ahead
 from taxonet.errors import ImageError
+from taxonet.machine import cpu_count
 
 T = TypeVar("T")
 Pixels: TypeAlias = NDArray[np.uint8]  # (rows, H, W, C): an item's prepared pictures

@@ -145,7 +145,8 @@ class RecipeFacts(Record):
 
 @dataclass(frozen=True)
 class Sheet:
-    """The facts of one family; variants by name, recipes by data set (`cifar`, `svhn`, `imagenet`).
+    """The facts of one family; variants by name, recipes by data set: `cifar` and `imagenet`, which `train` takes, and
+    `svhn`, which is a record only.
 
     `idea` is two paragraphs with an empty line between: what the family is about, and how its networks are built.
     """

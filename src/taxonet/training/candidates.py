@@ -18,7 +18,7 @@ from taxonet.networks.layers import Network
 from taxonet.networks.registry import create_model, find
 from taxonet.sheets import VariantFacts, load_sheet
 from taxonet.training.budget_rule import Option
-from taxonet.training.choose import SMALL_SET, choose_recipe
+from taxonet.training.choose import SMALL_SET, choose_recipe, unused_when_frozen
 from taxonet.training.pictures import Split
 from taxonet.training.recipe import Recipe, given_values
 from taxonet.training.starting import facts_of
@@ -179,6 +179,8 @@ def options_of(candidate: Candidate, wish: Wish, split: Split, sizes: Sequence[i
     sizes = [int(asked["image_size"])] if "image_size" in asked else sizes
     pretrained = candidate.weights != "none"
     recipes: Iterable[Any] = ("finetune", "features") if pretrained else ("scratch",)
+    if unused_when_frozen(asked):  # features would not do what is asked
+        recipes = [recipe for recipe in recipes if recipe != "features"]
     found = []
     for recipe in [wish.recipe] if wish.recipe is not None else recipes:
         for size in sizes:

@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from taxonet.errors import DataError
-from taxonet.files import replacing
+from taxonet.files import make_folder, replacing
 
 FOLDER = "last"
 KEPT = 2  # checkpoints that a run keeps
@@ -74,7 +74,7 @@ def save_checkpoint(
     meta = json.dumps({"position": asdict(position), "optimizer": numbers, "key": key})
     dense = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     path = run / FOLDER / f"checkpoint-{position.steps_in_all:08d}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     _write_verified(path, save(dense, {META: meta, HASH: _digest(dense, meta)}))
     found = checkpoints(run)
     place = found.index(path)  # what is newer was damaged, else the run would have gone on from there

@@ -1,22 +1,26 @@
 """Which recipe a run gets when the user names none, and why each value that came from the data is what it is."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from taxonet.errors import UsageError, nearest
 from taxonet.networks.registry import find
-from taxonet.sheets import load_sheet
+from taxonet.sheets import RecipeFacts, load_sheet
 from taxonet.training.balance import decide
-from taxonet.training.recipe import Recipe, read_recipe
+from taxonet.training.recipe import Recipe, is_file_of_recipe, read_recipe
 
 NAMED = ("finetune", "scratch", "paper", "features")
 SMALL_SET = 5_000  # below this the statistics of a pretrained network are better than the set's own
 SMALL_MAP = 96  # pixels; such pictures are shifted, not cropped and enlarged
 LARGEST_BATCH = 256
 MANY_STEPS = 10_000
+BALANCING = ("balance", "balance_weights", "balance_beta")
+UNSAID = "the paper's sheet does not say; Taxonet's default"
+UNSAID_BY_NETWORK = "the paper's sheet does not say; the network's own"
+FROZEN_USES = ("image_size", *BALANCING, "val_fraction", "seed")  # by a run that fits the classifier alone
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def choose_recipe(
     reasons: dict[str, str] = {}
     if isinstance(wanted, Recipe):
         values = _as_values(wanted)
-    elif wanted is not None and (str(wanted).endswith(".toml") or Path(wanted).is_file()):
+    elif wanted is not None and is_file_of_recipe(wanted):
         values = _as_values(read_recipe(Path(wanted)))
     else:
         name = str(wanted or ("finetune" if facts.pretrained else "scratch"))
@@ -66,11 +70,27 @@ def choose_recipe(
     for key in overrides:
         reasons.pop(key, None)
     recipe = Recipe(**{**values, **overrides})
+    if recipe.frozen:
+        _check_frozen_uses(recipe, overrides)
     _check_network_has(recipe, facts.variant)
     if recipe.balance == "auto":  # what is recorded says what was done
         word, reasons["balance"] = decide(facts.class_counts or (1,))
         recipe = replace(recipe, balance=word)
     return recipe, reasons
+
+
+def unused_when_frozen(values: Iterable[str]) -> list[str]:
+    """Which values of a recipe do nothing where the classifier alone is fitted."""
+    return [name for name in values if name not in (*FROZEN_USES, "name", "frozen")]
+
+
+def _check_frozen_uses(recipe: Recipe, overrides: Mapping[str, Any]) -> None:
+    unused = unused_when_frozen(overrides) or (["teacher"] if recipe.teacher else [])
+    if unused:
+        raise UsageError(
+            f"{unused[0]} does nothing in the recipe {recipe.name}, which fits the classifier alone on a frozen "
+            f"network; it uses {', '.join(FROZEN_USES)}"
+        )
 
 
 def _check_network_has(recipe: Recipe, variant: str) -> None:
@@ -91,7 +111,7 @@ def has_stochastic_depth(variant: str) -> bool:
 
 def told(recipe: Recipe, reasons: Mapping[str, str], resumed: bool) -> list[str]:
     """The recipe for a reader, a value a line with its reason; for a frozen network only what is used."""
-    used = ("name", "frozen", "image_size", "balance", "val_fraction", "seed")
+    used = ("name", "frozen", *(name for name in FROZEN_USES if recipe.balance != "none" or name not in BALANCING[1:]))
     lines = ["recipe (of the run that goes on):" if resumed else "recipe:"]
     for name, value in asdict(recipe).items():
         if recipe.frozen and name not in used:
@@ -226,25 +246,27 @@ def _scratch(facts: Facts, size: int, epochs: int | None, reasons: dict[str, str
 
 
 def _paper(facts: Facts, size: int, asked: Mapping[str, Any], reasons: dict[str, str]) -> dict[str, Any]:
-    """The family's own recipe; the rate follows another batch linearly, the warm-up other epochs."""
+    """The family's own recipe; the rate follows another batch linearly, the warm-up other epochs.
+
+    What the sheet does not say is Taxonet's, and its reason says so. Small pictures get the sheet's `cifar` recipe
+    where there is one, others `imagenet`; a recipe for SVHN is a record, no run is given it.
+    """
     found = find(facts.variant)
     sheet = load_sheet(found.family)
     setting = "cifar" if size <= SMALL_MAP and "cifar" in sheet.recipes else "imagenet"
     published = sheet.recipes[setting]
+    theirs = f"the {setting} recipe of {sheet.title}"
     values = _common(facts, size) | {"name": "paper"}
-    skipped = {"source", "note", "batch_size", "augmentation"}
-    for spec in fields(published):
-        value = getattr(published, spec.name)
-        if spec.name not in skipped and value is not None:
-            values[spec.name] = value
-            reasons[spec.name] = f"the {setting} recipe of {sheet.title}"
-    batch = published.batch_size or LARGEST_BATCH
-    fitting = int(asked.get("batch_size", max(1, min(batch, LARGEST_BATCH, facts.pictures))))
-    values["batch_size"] = fitting
-    if fitting != batch and published.lr is not None:
-        values["lr"] = published.lr * fitting / batch
-        reasons["batch_size"] = f"the recipe's {batch:,} does not fit {facts.pictures:,} pictures or a usual memory"
-        reasons["lr"] = f"{published.lr} scaled with the batch, {fitting}/{batch:,}"
+    said = {
+        spec.name: getattr(published, spec.name) for spec in fields(published) if spec.name not in ("source", "note")
+    }
+    values |= {name: value for name, value in said.items() if value is not None}
+    unused = _unused_by(published.optimizer, published.schedule or Recipe().schedule)
+    unused |= set() if "aux_heads" in found.options() else {"aux_heads"}
+    reasons |= {name: UNSAID if value is None else theirs for name, value in said.items() if name not in unused}
+    if published.dropout is None:
+        reasons["dropout"] = UNSAID_BY_NETWORK
+    values |= _paper_batch(published, facts, asked, reasons)
     if published.epochs and published.warmup_epochs and "epochs" in asked:
         share = asked["epochs"] / published.epochs
         values["warmup_epochs"] = published.warmup_epochs * min(1.0, share)
@@ -256,3 +278,30 @@ def _paper(facts: Facts, size: int, asked: Mapping[str, Any], reasons: dict[str,
     elif "random_crop" in augmentation:
         values["augmentation"] = f"resize({size}) | {values['augmentation']}"
     return values
+
+
+def _paper_batch(
+    published: RecipeFacts, facts: Facts, asked: Mapping[str, Any], reasons: dict[str, str]
+) -> dict[str, Any]:
+    """The batch that fits, and the rate for it."""
+    batch = published.batch_size or LARGEST_BATCH
+    fitting = int(asked.get("batch_size", max(1, min(batch, LARGEST_BATCH, facts.pictures))))
+    if fitting == batch or published.lr is None:
+        return {"batch_size": fitting}
+    if published.batch_size is not None:
+        reasons["batch_size"] = f"the recipe's {batch:,} does not fit {facts.pictures:,} pictures or a usual memory"
+    reasons["lr"] = f"{published.lr} scaled with the batch, {fitting}/{batch:,}"
+    return {"batch_size": fitting, "lr": published.lr * fitting / batch}
+
+
+def _unused_by(optimizer: str, schedule: str) -> set[str]:
+    """The values of a recipe that do nothing with this optimiser and schedule."""
+    of_optimizer = {"rmsprop_tf": {"alpha", "eps"}, "sgd": {"nesterov"}}
+    of_schedule = {"step": {"milestones", "gamma"}, "exponential": {"decay_rate", "decay_epochs"}}
+    return {
+        name
+        for used, chosen in ((of_optimizer, optimizer), (of_schedule, schedule))
+        for word, names in used.items()
+        if word != chosen
+        for name in names
+    }

@@ -13,7 +13,7 @@ from safetensors.numpy import load, save
 from taxonet.console import Listener
 from taxonet.evaluation import Evaluation
 from taxonet.evaluation.spread import answers
-from taxonet.files import write_atomically
+from taxonet.files import make_folder, write_atomically
 from taxonet.images import Preprocessing
 from taxonet.inference.features import BATCH, features_each
 from taxonet.networks.layers import Network
@@ -78,7 +78,7 @@ def _cached(training: loop.Training) -> NDArray[np.float32]:
     paths = [sample.path for sample, _ in training.train]
     features = extract(training.network, training.preprocessing, training.pictures, paths, training.listener, world)
     if world.first:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_atomically(path, save({"features": features}, {"key": training.key}))
     return features
 
@@ -111,6 +111,5 @@ def _record(training: loop.Training, head: Head, features: NDArray[np.float32], 
     }
     if training.world.first:
         write_atomically(training.run / loop.LOG, (json.dumps(line) + "\n").encode())
-        for logger in training.loggers:
-            logger.epoch(line)
+        training.loggers.epoch(line)
     return evaluation

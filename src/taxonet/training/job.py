@@ -22,7 +22,7 @@ from taxonet.evaluation import Calibration, Evaluation, evaluate_samples, fit_ca
 from taxonet.evaluation.calibrate import held_out
 from taxonet.evaluation.overlay import explain_mistakes
 from taxonet.evaluation.report import THUMBNAIL, TrainingReport, worst_mistakes, write_report
-from taxonet.files import write_atomically
+from taxonet.files import make_folder, write_atomically
 from taxonet.inference import Classifier
 from taxonet.inference.engines import TorchEngine
 from taxonet.networks.layers import Network, batch_norms
@@ -45,7 +45,7 @@ from taxonet.training.estimate import estimate
 from taxonet.training.features import extract, fit_frozen
 from taxonet.training.feed import steps_of
 from taxonet.training.head import choose_pictures, fit_head
-from taxonet.training.loggers import close_all, open_loggers
+from taxonet.training.loggers import Loggers, open_loggers
 from taxonet.training.loop import CHECKPOINT_SECONDS, InterruptedRun, Training, fit
 from taxonet.training.opening import EXCLUDE, RECIPE, RUN
 from taxonet.training.pictures import Pictures, fingerprint, open_briefly, open_once
@@ -188,7 +188,7 @@ class Job:
         if not self.world.first:
             return
         if not resume:
-            self.run.mkdir(parents=True, exist_ok=True)
+            make_folder(self.run)
             self._write_facts(len(train))
         for name, samples in (("train", train), ("val", self.split.val), ("test", self.split.test)):
             if samples and not (self.run / f"{name}.csv").exists():  # a kill may have come before
@@ -206,6 +206,7 @@ class Job:
             "counts": {"train": training_pictures, "val": len(self.split.val), "test": len(self.split.test)},
             "validation": self.split.origin,
             "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
+            **({"log": self.log} if self.log else {}),
             **({"launch": name} if (name := launch_name()) else {}),
             **({"budget": self.budget.as_dict()} if self.budget else {}),
             **self.screened.record(),
@@ -256,7 +257,7 @@ class Job:
             listener=self.listener,
             classifier=self._classifier,
             teacher=self.teacher,
-            loggers=open_loggers(self.log, self.run, facts) if self.world.first else (),
+            loggers=open_loggers(self.log, self.run, facts) if self.world.first else Loggers(),
             world=self.world,
             keep_checkpoints=self.keep_checkpoints,
             checkpoint_seconds=self.checkpoint_seconds,
@@ -274,7 +275,7 @@ class Job:
             evaluation = fit(training)
         except InterruptedRun:
             self.listener.finish()
-            close_all(training.loggers, {})
+            training.loggers.close({})
             self.listener.say(f"stopped, nothing is lost; the same command with --resume goes on ({self.run / 'last'})")
             return self._result(training, None, None, interrupted=True)
         return self._finish(training, evaluation)
@@ -348,7 +349,7 @@ class Job:
         log: list[dict[str, Any]],
     ) -> None:
         save_network(self.run / BUNDLE, self._info(metrics, calibration.temperature), training.result)
-        close_all(training.loggers, {f"{part}_top1": metrics[part]["top1"] for part in metrics if part != "epoch"})
+        training.loggers.close({f"{part}_top1": metrics[part]["top1"] for part in metrics if part != "epoch"})
         classifier = self._classifier(training.result, calibration.temperature)
         report = TrainingReport(
             model=self.variant,

@@ -5,12 +5,15 @@
 Both are extras: `pip install 'taxonet[tensorboard]'`, `pip install 'taxonet[mlflow]'`; neither is imported unasked.
 """
 
+import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from taxonet.errors import UsageError, nearest
+
+log = logging.getLogger(__name__)
 
 
 class RunLogger(Protocol):
@@ -23,7 +26,36 @@ class RunLogger(Protocol):
         """The run is over, with these final figures, or interrupted, with none."""
 
 
-def open_loggers(words: str, run: Path, facts: Mapping[str, Any]) -> list[RunLogger]:
+class Loggers:
+    """The loggers of a run. One that fails is told of once and is off from then on: the run goes on without it."""
+
+    def __init__(self, named: Mapping[str, RunLogger] | None = None) -> None:
+        self.named = dict(named or {})
+
+    def epoch(self, line: Mapping[str, Any]) -> None:
+        """One line of log.jsonl, to all."""
+        self._each(lambda logger: logger.epoch(line))
+
+    def close(self, metrics: Mapping[str, float]) -> None:
+        """The run is over, with these final figures, or interrupted, with none."""
+        self._each(lambda logger: logger.close(metrics))
+
+    def _each(self, work: Callable[[RunLogger], None]) -> None:
+        for name, logger in list(self.named.items()):
+            try:
+                work(logger)
+            except Exception as error:  # whatever a server or another package makes of it
+                del self.named[name]
+                reason = (str(error).splitlines() or [""])[0]
+                log.warning(
+                    "the log to %s failed and is off from here on, log.jsonl has all figures (%s: %s)",
+                    name,
+                    type(error).__name__,
+                    reason,
+                )
+
+
+def open_loggers(words: str, run: Path, facts: Mapping[str, Any]) -> Loggers:
     """The loggers that `words` names with commas between; `facts` are the recipe and what the run is about.
 
     Raises:
@@ -33,13 +65,13 @@ def open_loggers(words: str, run: Path, facts: Mapping[str, Any]) -> list[RunLog
     for name in names:
         if name not in LOGGERS:
             raise UsageError(f"there is no logger '{name}', it must be {' or '.join(LOGGERS)}{nearest(name, LOGGERS)}")
-    loggers = []
+    loggers = {}
     for name in dict.fromkeys(names):
         try:
-            loggers.append(LOGGERS[name](run, facts))
+            loggers[name] = LOGGERS[name](run, facts)
         except ImportError as error:
             raise UsageError(f"logging to {name} needs a package more: pip install 'taxonet[{name}]'") from error
-    return loggers
+    return Loggers(loggers)
 
 
 def figures_of(line: Mapping[str, Any]) -> dict[str, float]:
@@ -122,9 +154,3 @@ class MLflow:
 
 
 LOGGERS: dict[str, Callable[[Path, Mapping[str, Any]], RunLogger]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
-
-
-def close_all(loggers: Sequence[RunLogger], metrics: Mapping[str, float]) -> None:
-    """End every logger."""
-    for logger in loggers:
-        logger.close(metrics)

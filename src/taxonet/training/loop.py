@@ -35,7 +35,7 @@ from taxonet.training.distillation import Rendering, Teacher
 from taxonet.training.distributed import add_up_gradients, share_norms
 from taxonet.training.ema import MovingAverage
 from taxonet.training.feed import Batch, Feed, Rendered, steps_of
-from taxonet.training.loggers import RunLogger
+from taxonet.training.loggers import Loggers
 from taxonet.training.memory import NormStatistics, halved, smallest_part
 from taxonet.training.objective import Objective, Sums
 from taxonet.training.optimizers import clip_adaptively, make_optimizer
@@ -69,7 +69,7 @@ class Training:
     position: Position = field(default_factory=Position)
     average: MovingAverage | None = None
     teacher: Teacher | None = None
-    loggers: Sequence[RunLogger] = ()
+    loggers: Loggers = field(default_factory=Loggers)
     world: World = field(default_factory=World)
     keep_checkpoints: int = KEPT
     checkpoint_seconds: float = CHECKPOINT_SECONDS
@@ -354,25 +354,36 @@ def _finish_epoch(training: Training) -> Evaluation:
         raise _diverged(training, "the weights are not finite")
     evaluation = validate(training)
     line = _log_line(training, evaluation)
-    if training.world.first:
-        with (training.run / LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            os.fsync(log.fileno())  # before the checkpoint that counts this epoch
-        for logger in training.loggers:
-            logger.epoch(line)
-        if training.recipe.patience:
-            keep_best(training.run, training.log_here(), training.result)
+    training.world.agreed(lambda: _keep_epoch(training, line))
     training.position = Position(
         epoch=position.epoch + 1, steps_in_all=position.steps_in_all, splits=position.splits, cuts=position.cuts
     )
     training.save()
+    training.loggers.epoch(line)  # after the checkpoint: they may reach for a server
     training.listener.say(
         f"epoch {line['epoch']:>3}/{training.recipe.epochs}  loss {line['train_loss']:.3f}  "
         f"top-1 {line['train_top1']:.3f}  |  validation: loss {line['val_loss']:.3f}  top-1 {line['val_top1']:.3f}  "
         f"|  {line['images_per_second']:.0f} images/s, {line['seconds']:.0f} s"
     )
     return evaluation
+
+
+def _keep_epoch(training: Training, line: Mapping[str, Any]) -> None:
+    """Write the epoch's line, before the checkpoint that counts it, and the best weights; the first process's work."""
+    if not training.world.first:
+        return
+    path = training.run / LOG
+    try:
+        with path.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+            os.fsync(log.fileno())
+    except OSError as error:
+        raise DataError(
+            f"cannot write '{path}': {error.strerror or error}; --resume goes on from the last checkpoint"
+        ) from error
+    if training.recipe.patience:
+        keep_best(training.run, training.log_here(), training.result)
 
 
 def validate(training: Training) -> Evaluation:

@@ -1,12 +1,14 @@
 """The folder of a run before the run: whether it can begin there, or goes on, and with what."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from taxonet.errors import UsageError
+from taxonet.files import check_folder
 from taxonet.processes import World, launch_name, restarted
 from taxonet.training.choose import NAMED
 from taxonet.training.recipe import Recipe, read_recipe
@@ -82,8 +84,9 @@ def _stored_run(run: Path) -> dict[str, Any]:
 
 
 def _check_run_folder(run: Path, resume: bool) -> None:
-    if run.exists() and not run.is_dir():
+    if os.path.isfile(run):  # noqa: PTH113 - false, not an error, where nobody may look
         raise UsageError(f"{run} is a file, --out must be a folder")
+    check_folder(run)
     if resume and not (run / RECIPE).is_file():
         hint = "; the start there was cut off, begin it again without --resume" if _leftovers(run) else ""
         raise UsageError(f"{run} holds no run to resume, there is no {RECIPE} in it{hint}")

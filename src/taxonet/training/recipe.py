@@ -115,11 +115,16 @@ def read_recipe(path: Path) -> Recipe:
         raise UsageError(f"the recipe {path} cannot be read: {error}") from error
 
 
+def is_file_of_recipe(source: str | os.PathLike[str]) -> bool:
+    """Whether a recipe is asked for by its file: one that is there under any name, or a name that ends in .toml."""
+    return str(source).endswith(".toml") or Path(source).is_file()
+
+
 def given_values(source: str | os.PathLike[str] | Recipe | None) -> dict[str, Any]:
     """The values that a recipe fixes: all of a `Recipe`, those that a TOML file names, none of a recipe by name."""
     if isinstance(source, Recipe):
         return dataclasses.asdict(source)
-    if source is None or not (str(source).endswith(".toml") or Path(source).is_file()):
+    if source is None or not is_file_of_recipe(source):
         return {}
     whole = read_recipe(Path(source))
     return {name: getattr(whole, name) for name in tomllib.loads(Path(source).read_text("utf-8"))}

@@ -11,9 +11,11 @@ from typing import Any
 from taxonet.console import Listener, Silent, Terminal, follow_parts
 from taxonet.data import Finding
 from taxonet.errors import TrainingError, UsageError
-from taxonet.evaluation.comparison import Comparison, compare
+from taxonet.evaluation.comparison import Comparison, check_runs, compare
 from taxonet.evaluation.speed import RUNS
-from taxonet.files import write_atomically
+from taxonet.files import check_folder, make_folder, write_atomically
+from taxonet.inference.engines import check_engine
+from taxonet.inference.engines.libraries import check_onnx
 from taxonet.networks.registry import find
 from taxonet.training.duration import parse_duration
 from taxonet.training.opening import RECIPE, RUN
@@ -63,6 +65,7 @@ def train_and_compare(
     weights: str = "auto",
     budget: str | None = None,
     resume: bool = False,
+    engine: str = "auto",
     runs: int = RUNS,
     progress: bool = False,
     **overrides: Any,
@@ -79,6 +82,7 @@ def train_and_compare(
         budget: "10m": so much time for the training of each network, as for `train`; picture size, epochs and recipe
             are then chosen for each by itself, as far as they are not given.
         resume: go on with what stands in `out`: finished runs are kept, a stopped one goes on.
+        engine: what runs the networks in the comparison.
         runs: how often single photos are timed, 0 for not at all.
         progress: tell a person on stderr what happens.
         **overrides: values of the recipe for all of them (`epochs=5`, `seed=1`, …).
@@ -88,6 +92,10 @@ def train_and_compare(
         DataError: the data cannot be used.
         TrainingError: fewer than two networks could be trained.
     """
+    check_engine(engine)
+    if engine == "onnxruntime":
+        check_onnx()
+    check_runs(runs)
     listener: Listener = Terminal() if progress else Silent()
     names = _checked_names(models)
     if weights not in WEIGHTS:
@@ -110,8 +118,8 @@ def train_and_compare(
     for note in notes:
         listener.say(note)
     job = _SideBySide(data, names, folder, listener, notes)
-    job.budget = budget
-    return job.work(recipe, weights, asked, runs, progress)
+    job.budget, job.engine, job.timing_runs = budget, engine, runs
+    return job.work(recipe, weights, asked, progress)
 
 
 def _checked_names(models: Sequence[str]) -> list[str]:
@@ -127,14 +135,15 @@ def _checked_names(models: Sequence[str]) -> list[str]:
 def _settle_plan(folder: Path, plan: dict[str, Any], resume: bool) -> None:
     """Write down what is asked; a resumed comparison must ask the same."""
     plan = json.loads(json.dumps(plan, default=str))
-    if folder.exists() and not folder.is_dir():
+    if os.path.isfile(folder):  # noqa: PTH113 - false, not an error, where nobody may look
         raise UsageError(f"{folder} is a file, --out must be a folder")
+    check_folder(folder)
     if not resume:
         if folder.is_dir() and any(folder.iterdir()):
             raise UsageError(
                 f"the folder {folder} is not empty; add --resume to go on with it, or choose another --out"
             )
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_atomically(folder / PLAN, json.dumps(plan, indent=2).encode())
         return
     try:
@@ -156,10 +165,9 @@ class _SideBySide:
         self.runs: dict[str, Path] = {}
         self.findings: list[Finding] = []
         self.budget: str | None = None
+        self.engine, self.timing_runs = "auto", RUNS
 
-    def work(
-        self, recipe: Any, weights: str, asked: dict[str, Any], timing_runs: int, progress: bool
-    ) -> TrainedComparison:
+    def work(self, recipe: Any, weights: str, asked: dict[str, Any], progress: bool) -> TrainedComparison:
         """Train what is not trained yet, then compare."""
         for number, name in enumerate(self.names, start=1):
             self.listener.say(f"\nnetwork {number} of {len(self.names)}: {name}")
@@ -176,7 +184,8 @@ class _SideBySide:
             [run / BUNDLE for run in self.runs.values()],
             first / "val.csv",
             names=list(self.runs),
-            runs=timing_runs,
+            engine=self.engine,
+            runs=self.timing_runs,
             progress=follow_parts(self.listener),
         )
         self.listener.finish()

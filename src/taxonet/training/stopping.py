@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from taxonet.errors import DataError
-from taxonet.files import write_atomically
+from taxonet.files import make_folder, write_atomically
 from taxonet.networks.layers import Network
 from taxonet.processes import World
 
@@ -34,7 +34,7 @@ def is_over(log: list[dict[str, Any]], patience: int) -> bool:
 def keep_best(run: Path, log: list[dict[str, Any]], network: Network) -> None:
     """Write the weights after the log's last epoch if it is the best so far."""
     if best_epoch(log) == len(log):
-        (run / FILE).parent.mkdir(parents=True, exist_ok=True)
+        make_folder((run / FILE).parent)
         state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
         write_atomically(run / FILE, save(state, {"epoch": str(len(log))}))
 

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from taxonet.training.duration import parse_duration
 from taxonet.training.job import Job
 from taxonet.training.loop import CHECKPOINT_SECONDS
 from taxonet.training.opening import check_nothing_else_is_asked, check_same_weights, open_run
-from taxonet.training.recipe import Recipe, read_recipe
+from taxonet.training.recipe import Recipe, given_values
 from taxonet.training.results import TrainResult
 from taxonet.training.screening import (
     asked_exclusions,
@@ -43,7 +44,7 @@ def train(
     check: bool = True,
     resume: bool = False,
     keep_memory: bool = True,
-    log: str = "",
+    log: str | None = None,
     keep_checkpoints: int = KEPT,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     explain: bool = True,
@@ -71,7 +72,8 @@ def train(
             and of classes with few pictures. It reads only files that share their size with another.
         resume: go on with the run in `out`: its model, weights, recipe and list are used again.
         keep_memory: on Linux, let glibc keep freed memory: faster steps, more resident memory, for the whole process.
-        log: "tensorboard", "mlflow" or both with a comma between, besides the run's log.jsonl.
+        log: "tensorboard", "mlflow" or both with a comma between, besides the run's log.jsonl; one that fails is told
+            of and left off. A run that goes on keeps what it began with where nothing is said; "" turns it off.
         keep_checkpoints: how many checkpoints stay in last/; a damaged one is passed over for the one before.
         checkpoint_seconds: the time between checkpoints within an epoch; each epoch ends with one in any case.
         explain: show in the report what spoke for the worst mistakes, where captum is installed.
@@ -119,7 +121,7 @@ def train(
         if chosen:
             job.budget, job.began = chosen, started - (chosen.used if opening.resume else PYTHON_SECONDS)
         job.keep_checkpoints, job.checkpoint_seconds = keep_checkpoints, checkpoint_seconds
-        job.log = log
+        job.log = before.get("log", "") if log is None else log
         with _naming_the_run(run, world):
             return job.work(stored or recipe, {} if stored else overrides, opening.resume)
 
@@ -156,9 +158,7 @@ def _naming_the_run(run: Path, world: World) -> Iterator[None]:
 
 def _split_values(recipe: Any, overrides: dict[str, Any], stored: Recipe | None) -> tuple[int, float]:
     """The seed and the share of validation, which are needed before the rest of the recipe is known."""
-    source = stored or (recipe if isinstance(recipe, Recipe) else None)
-    if source is None and recipe is not None and str(recipe).endswith(".toml"):
-        source = read_recipe(Path(recipe))
-    values = {} if stored else {k: v for k, v in overrides.items() if k in ("seed", "val_fraction") and v is not None}
-    source = (source or Recipe()).with_values(values)
-    return source.seed, source.val_fraction
+    asked = {name: value for name, value in overrides.items() if value is not None}
+    values = asdict(stored) if stored else given_values(recipe) | asked
+    chosen = Recipe().with_values({name: value for name, value in values.items() if name in ("seed", "val_fraction")})
+    return chosen.seed, chosen.val_fraction

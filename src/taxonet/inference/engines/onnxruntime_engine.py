@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taxonet.inference.engines.libraries import import_onnxruntime
-from taxonet.inference.engines.threads import thread_count
+from taxonet.machine import thread_count
 
 
 class OnnxRuntimeEngine:

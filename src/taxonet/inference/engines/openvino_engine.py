@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taxonet.inference.engines.libraries import import_openvino
-from taxonet.inference.engines.threads import thread_count
+from taxonet.machine import thread_count
 
 
 class OpenVinoEngine:

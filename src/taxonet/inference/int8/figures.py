@@ -2,16 +2,12 @@
 
 import math
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Interval = tuple[float, float]
-
-LEVEL = 0.95
-Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+from taxonet.intervals import Interval, Z, wilson
 
 
 @dataclass(frozen=True)
@@ -59,9 +55,9 @@ def compare(
     return Drop(
         n=n,
         before=float(first.mean()),
-        before_ci=_wilson(int(first.sum()), n),
+        before_ci=_share(int(first.sum()), n),
         after=float(second.mean()),
-        after_ci=_wilson(int(second.sum()), n),
+        after_ci=_share(int(second.sum()), n),
         lost=lost,
         gained=gained,
         points=100 * (lost - gained) / n,
@@ -72,11 +68,10 @@ def compare(
     )
 
 
-def _wilson(hits: int, n: int) -> Interval:
-    from scipy.stats import binomtest
-
-    found = binomtest(hits, n).proportion_ci(LEVEL, method="wilson")
-    return float(found.low), float(found.high)
+def _share(hits: int, n: int) -> Interval:
+    found = wilson(hits, n)
+    assert found is not None  # there are photos
+    return found
 
 
 def _paired(lost: int, gained: int, n: int) -> Interval:

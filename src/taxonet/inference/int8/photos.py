@@ -142,6 +142,8 @@ def read(
         except ImageError as error:
             return str(error)
 
+    if not samples:
+        raise DataError(f"no photos are left for '{title}': int8 needs other photos to calibrate than to measure")
     listener.start(title, len(samples))
     for done, (sample, found) in enumerate(zip(samples, read_ahead(prepared, samples), strict=True), start=1):
         listener.advance(done)

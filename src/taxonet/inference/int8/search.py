@@ -169,10 +169,15 @@ class Search:
             return nncf.quantize(self.model, calibration, advanced_parameters=advanced, **options)
 
     def _accuracy_aware(self, nncf: Any, calibration: Any, options: dict[str, Any], advanced: Any) -> Model:
-        targets = self.choosing.targets
+        targets, end = self.choosing.targets, time.monotonic() + SECONDS
+
+        def answered(compiled: Any, photo: Any) -> Logits:
+            if time.monotonic() > end:  # NNCF draws no bar while it validates, where the time is looked at otherwise
+                raise OutOfTimeError
+            return np.array(compiled(photo)[0])
 
         def validate(compiled: Any, photos: Any) -> tuple[float, list[list[Logits]]]:
-            logits = [np.array(compiled(photo)[0]) for photo in photos]
+            logits = [answered(compiled, photo) for photo in photos]
             # where NNCF asks for some of the photos only it takes the logits and leaves the share
             right = np.concatenate(logits).argmax(axis=1) == targets[: len(logits)]
             return float(right.mean()), [[row] for row in logits]
