@@ -84,7 +84,8 @@ def test_rotation_turns_about_the_centre_to_either_side_without_black_corners(ph
 def test_a_photo_that_is_not_corrupted_is_prepared_as_always(text, size, tmp_path, paint):
     path = paint(tmp_path / "a.jpg", "red", size=size)
     preprocessing = Preprocessing.parse(text)
-    assert np.array_equal(preprocessing.pixels(working_copy(path, preprocessing)), preprocessing.pixels(path))
+    copy = preprocessing.pixels(working_copy(path, preprocessing)).astype(int)
+    assert np.abs(copy - preprocessing.pixels(path)).max() <= 1  # a resize before a crop computes only the crop
 
 
 def test_before_a_squash_a_large_photo_is_reduced(tmp_path, paint):
