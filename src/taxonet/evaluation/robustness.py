@@ -87,7 +87,8 @@ def working_copy(source: Source, preprocessing: Preprocessing, limits: Limits = 
 
     A corruption of the full photo would depend on its megapixels: noise on 12 of them is gone after the resize. A
     preprocessing that starts with `resize` finds its size already there, so that a photo that is not corrupted is
-    answered as always (up to the rounding of a resize that computes only the crop); before another resize a larger photo is reduced to the short side that it needs.
+    answered as always, up to the rounding of a resize that computes only the crop; before another
+    resize a larger photo is reduced to the short side that it needs.
     """
     exif, side = isinstance(preprocessing.steps[0], Exif), preprocessing.short_side
     mode: Mode = "RGB" if preprocessing.channels == 3 else "L"
