@@ -87,7 +87,7 @@ def test_a_photo_that_is_not_corrupted_is_prepared_as_always(text, size, tmp_pat
     copy = preprocessing.pixels(working_copy(path, preprocessing)).astype(int)
     apart = np.abs(copy - preprocessing.pixels(path))
     assert apart.max() <= 2  # a resize before a crop computes only the crop, and rounds in another order
-    assert apart.mean() < 0.2
+    assert apart.mean() < 0.5
 
 
 def test_before_a_squash_a_large_photo_is_reduced(tmp_path, paint):
