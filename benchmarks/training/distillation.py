@@ -1,4 +1,4 @@
-"""Claim: a small network learns more from labels and a teacher's answers than from the labels alone.
+"""Question: does a small network learn more from labels and a teacher's answers than from the labels alone?
 
     python benchmarks/training/distillation.py --data photos --image-size 64 --epochs 12 --seeds 0 1 2 --plot curves.svg
 
