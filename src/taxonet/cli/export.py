@@ -72,7 +72,8 @@ def export(
         else:
             for file in done.files:
                 print(f"{file}  {file.stat().st_size:,} bytes")
-            print(f"on {done.agreement.pictures} views of {done.photos}: {done.agreement}")
+            before = "before quantising, " if done.int8 else ""
+            print(f"{before}on {done.agreement.pictures} views of {done.photos}: {done.agreement}")
             if done.int8:
                 _print_int8(done.int8)
     if done.findings and not json:
