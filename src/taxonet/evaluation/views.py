@@ -4,7 +4,6 @@ The rule: a picture's probabilities are the arithmetic mean, in float64, of the 
 (Krizhevsky et al. 2012, section 4.1). The first view is always the plain one, so that one pass tells both.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -15,7 +14,7 @@ from taxonet.errors import UsageError, nearest
 from taxonet.images import DEFAULT_LIMITS, Limits, Preprocessing, Source
 from taxonet.images.colour import Mode
 from taxonet.images.decode import Picture, decode_picture
-from taxonet.images.geometry import CenterCrop, Geometry, Resize, Squash
+from taxonet.images.geometry import CenterCrop, Geometry, Resize, Squash, apply_steps
 from taxonet.images.notation import Step
 from taxonet.images.preprocessing import Exif, to_array
 
@@ -71,22 +70,26 @@ class Views:
 
     def pixels(self, source: Source, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
         """The prepared pixels of all views, (views, H, W, C) uint8; raises ImageError where it cannot be read."""
-        prepared = {ratio: self._before_crop(source, ratio, limits) for ratio in {v.ratio for v in self.views}}
-        rows = []
-        for view in self.views:
-            pixels = to_array(_cropped(prepared[view.ratio], self.preprocessing, view.place).image)
-            rows.append(pixels[:, ::-1] if view.flip else pixels)
-        return np.stack(rows)
+        crops: dict[tuple[float, tuple[float, float]], NDArray[np.uint8]] = {}
+        for ratio in dict.fromkeys(view.ratio for view in self.views):
+            picture, geometry = self._decoded(source, ratio, limits)
+            whole: Picture | None = None  # before the crop; the centre needs only what it keeps, as prediction does
+            for place in dict.fromkeys(view.place for view in self.views):
+                if place == PLACES[0]:
+                    found = apply_steps(picture, geometry)
+                else:
+                    whole = whole or apply_steps(picture, geometry[:-1])
+                    found = _corner(whole, geometry[-1], place)
+                crops[ratio, place] = to_array(found.image)
+        pixels = [(crops[view.ratio, view.place], view.flip) for view in self.views]
+        return np.stack([crop[:, ::-1] if flip else crop for crop, flip in pixels])
 
-    def _before_crop(self, source: Source, ratio: float, limits: Limits) -> Picture:
+    def _decoded(self, source: Source, ratio: float, limits: Limits) -> tuple[Picture, list[Geometry]]:
         scaled = replace(self.preprocessing, steps=self._scaled(ratio))
         exif = isinstance(scaled.steps[0], Exif)
         mode: Mode = "RGB" if scaled.channels == 3 else "L"
         picture = decode_picture(source, exif=exif, mode=mode, short_side=scaled.short_side, limits=limits)
-        geometry = _geometry(scaled)
-        for step in geometry[:-1] if _crop_of(geometry) else geometry:
-            picture = step.apply(picture)
-        return picture
+        return picture, _geometry(scaled)
 
     def _scaled(self, ratio: float) -> tuple[Step, ...]:
         """The steps with the first size `ratio` times as large; the crop stays."""
@@ -100,18 +103,12 @@ def _geometry(preprocessing: Preprocessing) -> list[Geometry]:
     return [step for step in preprocessing.steps if isinstance(step, Geometry)]
 
 
-def _crop_of(geometry: Sequence[Geometry]) -> CenterCrop | None:
-    return geometry[-1] if geometry and isinstance(geometry[-1], CenterCrop) else None
-
-
-def _cropped(picture: Picture, preprocessing: Preprocessing, place: tuple[float, float]) -> Picture:
-    """The crop of the preprocessing, at its centre or at a corner; a smaller picture is centred as always."""
-    crop = _crop_of(_geometry(preprocessing))
-    if crop is None:
-        return picture
+def _corner(picture: Picture, crop: Geometry, place: tuple[float, float]) -> Picture:
+    """The crop at a corner; of a picture that is smaller than the crop the centre, as always."""
+    assert isinstance(crop, CenterCrop)  # `parse` refuses corners of another preprocessing
     height, width = crop.size
     image = picture.image
-    if place == PLACES[0] or image.width < width or image.height < height:
+    if image.width < width or image.height < height:
         return crop.apply(picture)
     left, upper = round(place[0] * (image.width - width)), round(place[1] * (image.height - height))
     return Picture.of(image.crop((left, upper, left + width, upper + height)))

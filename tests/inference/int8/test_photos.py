@@ -4,9 +4,11 @@ from collections import Counter
 
 import pytest
 
+from taxonet.console import Silent
 from taxonet.data import read_data
 from taxonet.errors import DataError
-from taxonet.inference.int8.photos import balanced, divide
+from taxonet.images import DEFAULT_LIMITS, Preprocessing
+from taxonet.inference.int8.photos import balanced, divide, read
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +72,18 @@ def test_photos_of_classes_that_the_model_lacks_are_findings(fill, paint, tmp_pa
 def test_one_photo_is_too_few(fill, tmp_path, colours):
     with pytest.raises(DataError, match="holds 1 photo of the model's classes, and int8 needs at least 2"):
         divide(read_data(fill(tmp_path, red=1)), colours)
+
+
+def test_a_table_that_repeats_one_photo_leaves_none_to_measure(fill, tmp_path, colours):
+    (photo,) = fill(tmp_path, red=1).rglob("*.png")
+    (tmp_path / "table.csv").write_text("path,label\n" + f"{photo},red\n" * 3)
+    parts = divide(read_data(tmp_path / "table.csv"), colours)
+    with pytest.raises(DataError, match="no photos are left for 'measured'"):
+        read(
+            parts.measured,
+            colours,
+            Preprocessing.parse("rgb | resize(8) | normalize(unit)"),
+            DEFAULT_LIMITS,
+            Silent(),
+            "measured",
+        )

@@ -97,23 +97,15 @@ def test_a_drop_beyond_what_is_allowed_leaves_no_file_and_says_what_was_tried(ne
     assert f"{PLAIN.name}: top-1 drops by 0.00 points, more than -1" in report.problem
 
 
+def words_of(bundle, photos, out, *more):
+    """The arguments of `taxonet export --int8 --json`."""
+    words = ["export", bundle, "--to", "openvino", "--int8", "--data", photos, "--out", out, *more, "--json"]
+    return [str(word) for word in words]
+
+
 @pytest.mark.slow
 def test_a_refused_export_has_tried_everything_and_leaves_nothing(run_taxonet, small_bundle, photos, tmp_path):
-    out = tmp_path / "refused"
-    done = run_taxonet(
-        "export",
-        small_bundle,
-        "--to",
-        "openvino",
-        "--int8",
-        "--data",
-        photos,
-        "--max-drop",
-        -100,
-        "--out",
-        out,
-        "--json",
-    )
+    done = run_taxonet(*words_of(small_bundle, photos, tmp_path / "refused", "--max-drop", -100))
     assert done.returncode == 1
     trials = json.loads(done.stdout)["int8"]["trials"]
     assert [trial["setting"] for trial in trials] == [setting.name for setting in SETTINGS]
@@ -208,21 +200,8 @@ def test_nothing_is_sent_nor_printed_beside_the_json(small_bundle, photos, tmp_p
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
-    arguments = [
-        "export",
-        small_bundle,
-        "--to",
-        "openvino",
-        "--int8",
-        "--data",
-        photos,
-        "--out",
-        tmp_path / "x",
-        "--json",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", GUARD, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+    arguments = words_of(small_bundle, photos, tmp_path / "x")
+    done = subprocess.run([sys.executable, "-c", GUARD, *arguments], capture_output=True, text=True, check=False)
     assert "BREACH" not in done.stderr
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["int8"]["kept"]
