@@ -8,6 +8,7 @@ from PIL import Image, ImageFilter
 from tests.checking.conftest import PHOTOS
 
 import taxonet
+from taxonet.cli.app import main
 from taxonet.errors import DataError
 
 
@@ -173,6 +174,7 @@ def test_a_class_with_few_pictures_and_one_without(photos, tmp_path, found):
     shutil.rmtree(root / "val" / "cat")
     kinds = found(root)
     assert kinds["class_not_trained"] == [("lion", ())]
+    assert kinds["class_not_measured"] == [("cat", ())]
     assert kinds["few_pictures"] == [(name, ()) for name in sorted(PHOTOS)]
 
 
@@ -236,3 +238,9 @@ def test_files_of_one_size_are_no_copies(photos, found):
     for name, one in zip("ab", pixels, strict=True):
         Image.fromarray(one).save(photos / "cat" / f"{name}.bmp")
     assert not {"duplicate", "near_duplicate"} & set(found(photos))
+
+
+def test_a_set_of_one_class_is_an_error_as_it_is_for_training(photos, tmp_path, found):
+    shutil.copytree(photos / "cat", tmp_path / "one" / "cat")
+    assert found(tmp_path / "one")["one_class"] == [("cat", ())]
+    assert main(["check", str(tmp_path / "one"), "--no-labels"]) == 1

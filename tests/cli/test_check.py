@@ -65,7 +65,7 @@ def test_page_and_list(photos, tmp_path, capsys):
     ("words", "status", "sentence"),
     [
         ("nothing", 3, "nothing does not exist"),
-        ("photos --no-label", 2, "Unknown option"),
+        ("photos --no-label", 2, "check has no option '--no-label'; did you mean '--no-labels'?"),
         ("photos --no-labels --html missing/page.html", 2, "cannot write 'missing/page.html': the folder"),
         ("nothing --html missing/page.html", 2, "cannot write 'missing/page.html': the folder"),
         ("nothing --exclude-out missing/list.txt", 2, "cannot write 'missing/list.txt': the folder"),

@@ -194,3 +194,9 @@ def test_a_threshold_says_none_of_these(predict, photos, broken_jpeg, tmp_path):
 
     status, _, err = predict(photos, "--threshold", 50)
     assert (status, err) == (2, "taxonet: threshold is 50.0, it must be a probability from 0 to 1\n")
+
+
+def test_a_list_that_is_empty_is_said_to_be(predict, small_bundle, tmp_path):
+    (tmp_path / "list.txt").touch()
+    status, out, err = predict("--list", tmp_path / "list.txt")
+    assert (status, out, err) == (0, "", "no pictures: the lists and tables are empty\n")

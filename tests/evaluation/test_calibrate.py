@@ -80,13 +80,22 @@ def test_evaluate_tells_coverage_and_precision_at_the_threshold(bundle, photos):
     assert selected == found.choice.chosen_on.as_dict()
 
 
+def test_a_precision_that_so_few_pictures_cannot_tell_writes_nothing(bundle, photos, capsys):
+    before = bundle.read_bytes()
+    assert main(["calibrate", str(bundle), str(photos), "--target-precision", "0.99"]) == 1
+    assert "a precision of 0.99 is told by at least 100 answers, there are 70 pictures; nothing was written" in (
+        capsys.readouterr().out
+    )
+    assert bundle.read_bytes() == before
+
+
 def test_a_target_that_is_out_of_reach_writes_nothing_and_is_status_1(bundle, photos, capsys):
     before = bundle.read_bytes()
     for i in range(20):  # half of the labels wrong, whatever the network says
         (photos / "blue" / f"{i}.png").replace(photos / "green" / f"was-blue{i}.png")
-    assert main(["calibrate", str(bundle), str(photos), "--target-precision", "0.999", "--json"]) == 1
+    assert main(["calibrate", str(bundle), str(photos), "--target-precision", "0.98", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
-    assert told["problem"].startswith("no threshold reaches a precision of 0.999 on these 70 pictures")
+    assert told["problem"].startswith("no threshold reaches a precision of 0.98 on these 70 pictures")
     assert told["bundle"] is None
     assert bundle.read_bytes() == before
 

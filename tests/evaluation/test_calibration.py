@@ -94,9 +94,23 @@ def test_calibration_of_an_overconfident_network_is_worth_something_on_pictures_
     assert found.after["log_loss"] > fitted_on_all  # the figure that would flatter
 
 
-def test_calibrating_a_calibrated_network_changes_little():
-    logits, targets = sampled(n=600, temperature=1.0)
-    found = fit_calibration(logits, targets)
-    assert found.temperature == pytest.approx(1.0, abs=0.1)
-    assert abs(found.after["log_loss"] - found.before["log_loss"]) < 0.01
-    assert found.log_loss_change_ci[0] < 0.01
+@pytest.mark.parametrize("seed", range(12))
+def test_a_temperature_is_kept_only_if_it_helps_pictures_it_was_not_fitted_on(seed):
+    logits, targets = sampled(n=60, temperature=1.0, seed=seed)  # calibrated already: what is fitted is chance
+    found, best = fit_calibration(logits, targets), fit_temperature(logits, targets).value
+    apart = log_loss(targets, softened(logits, cross_fitted(logits, targets)), labels=range(5))
+    assert (found.temperature == 1.0) == (apart >= found.before["log_loss"])
+    assert found.after["log_loss"] == pytest.approx(min(apart, found.before["log_loss"]))
+    if found.temperature == 1.0:
+        assert f"{best:.4f} fits these 60 pictures" in found.reason
+        assert f"{found.before['log_loss']:.4f} → {apart:.4f}" in found.reason
+        assert found.after == found.before
+        assert found.log_loss_change_ci is None
+        assert set(found.held_out) == {1.0}
+    else:
+        assert (found.temperature, found.reason) == (best, None)
+
+
+def test_both_happen_to_calibrated_networks():
+    kept = [fit_calibration(*sampled(n=60, temperature=1.0, seed=seed)).temperature != 1 for seed in range(12)]
+    assert 0 < sum(kept) < 12

@@ -2,6 +2,7 @@
 
 import html
 import json
+import operator
 import re
 from dataclasses import replace
 
@@ -10,9 +11,10 @@ import pytest
 import torch
 
 from taxonet.errors import DataError, UsageError
-from taxonet.evaluation import evaluate
+from taxonet.evaluation import comparison, evaluate
 from taxonet.evaluation.comparison import compare, pareto_front
 from taxonet.evaluation.comparison_page import write_comparison
+from taxonet.evaluation.speed import Timing
 from taxonet.inference import Classifier, load
 from taxonet.networks.complexity import complexity
 from taxonet.weights.networks import open_model, save_network
@@ -192,7 +194,15 @@ def test_runs_of_one_name_are_told_apart(small_bundle, worse, data, tmp_path):
     ],
 )
 def test_pareto_front(costs, accuracies, front):
-    assert pareto_front(costs, accuracies) == front
+    assert pareto_front(costs, accuracies, operator.lt) == front
+
+
+def test_noise_and_metadata_put_nobody_off_the_front():
+    noisy = [Timing(5.0, 4.8, 5.3, 30), Timing(5.1, 4.9, 5.2, 30), Timing(9.0, 8.9, 9.1, 30)]
+    assert pareto_front(noisy, [0.8, 0.8, 0.8], comparison._faster) == [True, True, False]
+    assert pareto_front(noisy, [0.8, 0.9, 0.9], comparison._faster) == [False, True, False]
+    assert pareto_front([13_500_064, 13_500_000, 14_000_000], [0.8] * 3, comparison._smaller) == [True, True, False]
+    assert pareto_front([13_500_000, 13_500_064], [0.8, 0.9], comparison._smaller) == [False, True]
 
 
 def test_the_page_stands_alone_and_shows_what_differs(compared, tmp_path):

@@ -74,7 +74,19 @@ def test_a_precision_that_is_out_of_reach():
     assert choose_threshold(confidence, np.arange(60) % 2 == 1, target="precision", wanted=0.9) is None
     few = np.arange(60) < 5  # only the five surest are right: too few to tell 0.95 from 1
     assert choose_threshold(confidence, few, target="precision", wanted=0.95) is None
-    assert [fewest_answers(p, 100) for p in (0.95, 0.9, 0.99, 1.0, 0.5)] == [20, 10, 100, 20, 2]
+    assert [fewest_answers(p) for p in (0.95, 0.9, 0.99, 1.0, 0.5)] == [20, 10, 100, 20, 2]
+
+
+@pytest.mark.parametrize(("n", "reached"), [(2, False), (19, False), (20, True)])
+def test_a_few_right_answers_do_not_tell_a_precision(n, reached):
+    choice = choose_threshold(np.linspace(0.9, 0.4, n), np.ones(n, bool), target="precision", wanted=0.95)
+    assert (choice is not None) == reached
+    named = [
+        row["wanted"]
+        for row in targets_table(np.linspace(0.9, 0.4, n), np.ones(n, bool))
+        if "precision" in row["target"]
+    ]
+    assert named == [wanted for wanted in (0.9, 0.95) if n >= {0.9: 10, 0.95: 20}[wanted]]
 
 
 def test_the_held_out_figures_do_not_use_a_picture_s_own_answer(answers):

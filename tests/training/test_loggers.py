@@ -105,6 +105,25 @@ def test_a_run_that_goes_on_keeps_its_log_unless_it_is_turned_off(colours, tmp_p
     assert json.loads((tmp_path / "run" / "run.json").read_text())["log"] == "mlflow"
     monkeypatch.setitem(LOGGERS, "mlflow", None)  # not to be opened
     taxonet.train(colours, out=tmp_path / "run", resume=True, log="")
+    taxonet.train(colours, out=tmp_path / "run", resume=True)  # it stays off
+
+
+def test_a_log_that_a_run_gets_as_it_goes_on_is_kept(colours, tmp_path, monkeypatch):
+    opened = []
+
+    class Notes(Unreachable):
+        def __init__(self, run, facts):
+            opened.append(run)
+
+        def close(self, metrics):
+            pass
+
+    taxonet.train(colours, out=tmp_path / "run", **RUN)
+    monkeypatch.setitem(LOGGERS, "mlflow", Notes)
+    for log in ("mlflow", None):
+        opened.clear()
+        taxonet.train(colours, out=tmp_path / "run", resume=True, log=log)
+        assert tmp_path / "run" in opened
 
 
 @pytest.mark.parametrize(("name", "module"), [("tensorboard", "torch.utils.tensorboard"), ("mlflow", "mlflow")])

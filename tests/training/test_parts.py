@@ -161,7 +161,7 @@ def test_what_the_papers_sheet_does_not_say_is_told_as_ours():
     for variant in ("alexnet", "dpn68", "mobilenet_v1", "attention56", "seresnet50", "igcv3_d", "nfnet_f0"):
         recipe, reasons = choose_recipe("paper", dataclasses.replace(silent, variant=variant), {})
         published = load_sheet(find(variant).family).recipes["imagenet"]
-        lines = told(recipe, reasons, resumed=False)
+        lines = told(recipe, reasons)
         for name in ("epochs", "weight_decay", "augmentation", "label_smoothing", "lr", "batch_size", "momentum"):
             (line,) = [line for line in lines if line.split()[0] == name]
             unsaid = getattr(published, name) is None

@@ -348,11 +348,12 @@ def test_balance_finds_the_small_class_that_an_unbalanced_run_gives_up(tmp_path)
         ({"pacience": 3}, "did you mean 'patience'"),
         ({"log": "tensorbord"}, "there is no logger 'tensorbord', it must be tensorboard or mlflow; did you mean"),
         ({"frozen": True, "head_first": True}, "exclude each other"),
+        ({"recipe": "features", "frozen": False}, "on a frozen network, frozen must be true"),
     ],
 )
 def test_wrong_values_are_one_sentence_and_leave_no_run(colours, tmp_path, values, sentence):
     with pytest.raises(taxonet.errors.TaxonetError, match=sentence) as caught:
-        taxonet.train(colours, out=tmp_path / "run", **FEW, **values)
+        taxonet.train(colours, out=tmp_path / "run", **{**FEW, **values})
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
@@ -364,7 +365,10 @@ def test_a_teacher_that_has_changed_since_ends_the_resume(colours, small_bundle,
         stop_before_step(patch, 2)
         taxonet.train(colours, out=tmp_path / "run", **FEW, teacher=str(teacher))
     teacher.write_bytes(backbone.read_bytes())
-    with pytest.raises(taxonet.errors.DataError, match="belongs to another recipe, model or data"):
+    with pytest.raises(
+        taxonet.errors.DataError,
+        match=r"the teacher .*teacher.safetensors is not the one that the run in .* began with",
+    ):
         taxonet.train(colours, out=tmp_path / "run", resume=True)
 
 

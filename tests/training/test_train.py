@@ -17,10 +17,11 @@ from PIL import Image
 from tests.training.conftest import COLOURS, QUICK, write_colours
 
 import taxonet
+from taxonet.cli.app import main
 from taxonet.errors import DataError, TrainingError, UsageError
-from taxonet.evaluation import fit_calibration, fit_temperature
+from taxonet.evaluation import fit_calibration
 from taxonet.networks import create_model
-from taxonet.training import loop
+from taxonet.training import job, loop
 from taxonet.training.recipe import Recipe, read_recipe
 from taxonet.weights.bundle import BundleInfo, read_info, read_tensors
 from taxonet.weights.networks import save_network
@@ -92,11 +93,11 @@ def test_the_bundle_has_the_temperature_of_its_validation_pictures(colours, tmp_
     red = sorted((tmp_path / "data" / "red").iterdir())
     for path in red[::2]:  # labels that no network can learn: some validation answers are wrong
         path.replace(tmp_path / "data" / "blue" / f"was-{path.name}")
-    run = taxonet.train(tmp_path / "data", out=tmp_path / "run", **QUICK)
+    run = taxonet.train(tmp_path / "data", out=tmp_path / "run", **{**QUICK, "val_fraction": 0.5})
     info, scores = read_info(run.bundle), taxonet.evaluate(run.bundle, run.run / "val.csv").scores
-    assert info.temperature == fit_temperature(scores.logits, scores.targets).value != 1.0
-    assert info.threshold is None
     fitted = fit_calibration(scores.logits, scores.targets)
+    assert info.temperature == fitted.temperature != 1.0
+    assert info.threshold is None
     assert run.validation.metrics.log_loss == pytest.approx(fitted.after["log_loss"])  # not the one it was fitted on
     assert info.metrics["validation"]["ece"] == run.validation.metrics.ece == pytest.approx(fitted.after["ece"])
     assert run.validation.metrics.top1 == log_of(run.run)[-1]["val_top1"]
@@ -195,6 +196,9 @@ def test_own_splits_and_labels_by_name(tmp_path):
     assert result.validation.metrics.top1 > 0.9
     scores = {s.label: s for s in result.validation.metrics.per_class}
     assert (scores["blue"].n, scores["blue"].recall) == (0, None)
+    warned = "the class &#39;blue&#39; has 12 in train and none in val; add pictures of this class to the split"
+    assert warned in result.report.read_text()
+    assert [(w.kind, w.label, w.split) for w in result.warnings] == [("class_not_measured", "blue", "val")]
     assert [f.path.endswith("0.png") and "no class 'anthracite'" in f.reason for f in result.findings] == [True]
     assert result.test.metrics.n == 9
 
@@ -416,8 +420,67 @@ def test_a_class_name_that_no_bundle_holds_is_refused_at_once(tmp_path, name):
 
 def test_resume_on_other_data_is_refused(run, tmp_path):
     other = write_colours(tmp_path / "other", 5, seed=9)
-    with pytest.raises(DataError, match="another recipe, model or data"):
+    with pytest.raises(DataError, match=r"are not those that the run in .* began with: 45 gone or unreadable \("):
         taxonet.train(other, out=run.run, resume=True, model=QUICK["model"])
+
+
+@pytest.fixture
+def begun(colours, tmp_path):
+    """Data of its own and a run on it that has no checkpoint yet."""
+    data = tmp_path / "data"
+    shutil.copytree(colours, data)
+    result = taxonet.train(data, out=tmp_path / "run", **{**QUICK, "epochs": 1})
+    shutil.rmtree(result.run / "last")
+    return data, result.run
+
+
+def resized(path):
+    path.write_bytes(path.read_bytes() + b"more")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda data: shutil.copy(data / "red" / "000.png", data / "red" / "more.png"), "1 new (red/more.png)"),
+        (lambda data: (data / "red" / "000.png").unlink(), "1 gone or unreadable (red/000.png)"),
+        (lambda data: (data / "red" / "000.png").write_text("no picture"), "1 gone or unreadable (red/000.png)"),
+        (
+            lambda data: (data / "red" / "000.png").rename(data / "blue" / "was-red.png"),
+            "1 new (blue/was-red.png); 1 gone or unreadable (red/000.png)",
+        ),
+        (lambda data: resized(data / "red" / "000.png"), "the size of a file"),
+    ],
+)
+def test_resume_on_pictures_that_have_changed_names_the_change(begun, change, told):
+    data, run = begun
+    change(data)
+    with pytest.raises(DataError) as caught:
+        taxonet.train(data, out=run, resume=True)
+    assert f"began with: {told}; put them back, or begin another run" in str(caught.value)
+
+
+def test_a_run_goes_on_where_its_data_has_moved(begun, tmp_path):
+    data, run = begun
+    data.rename(tmp_path / "elsewhere")
+    assert taxonet.train(tmp_path / "elsewhere", out=run, resume=True).bundle.exists()
+    (tmp_path / "elsewhere" / "red" / "000.png").unlink()
+    with pytest.raises(DataError, match=r"began with: 1 gone or unreadable \(red/000.png\);"):
+        taxonet.train(tmp_path / "elsewhere", out=run, resume=True)
+
+
+def test_ctrl_c_while_pictures_are_opened_says_how_to_go_on(colours, tmp_path, monkeypatch, capsys):
+    def stopped(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "open_once", stopped)
+        assert main(["train", str(colours), "--out", str(tmp_path / "early"), "--model", QUICK["model"]]) == 130
+    assert "stopped; nothing was written" in capsys.readouterr().err
+    assert not (tmp_path / "early").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "Training", stopped)
+        assert main(["train", str(colours), "--out", str(tmp_path / "late"), "--model", QUICK["model"]]) == 130
+    assert f"stopped; the same command with --resume goes on ({tmp_path / 'late'})" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full, as Linux has one")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from taxonet.checking.issues import KINDS, Issue, name_of
+from taxonet.checking.issues import KINDS, OF_CLASSES, Issue, name_of
 from taxonet.data import Sample
 from taxonet.errors import UsageError, nearest
 from taxonet.files import write_atomically
@@ -27,7 +27,7 @@ def write_exclusions(path: str | os.PathLike[str], issues: Sequence[Issue]) -> i
     for kind, fact in KINDS.items():
         found = [issue for issue in issues if issue.kind == kind]
         names = [name for issue in found for name in _names(issue)]
-        if not names or kind in ("few_pictures", "class_not_trained", "not_read") or fact.severity == "note":
+        if not names or kind in ("not_read", *OF_CLASSES) or fact.severity == "note":
             continue
         hint = fact.suggestion if fact.exclude else f"to look at: {fact.suggestion}"
         lines.append(f"\n# {fact.title}: {len(names):,} ({hint})\n")

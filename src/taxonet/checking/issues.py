@@ -29,10 +29,16 @@ KINDS: Mapping[str, Kind] = {
         exclude=True,
     ),
     "two_classes": Kind(
-        "one photo in two classes", "error", "keep it in the right class and leave the others out", exclude=True
+        "one photo in two classes",
+        "error",
+        "keep it in the right class alone; the list leaves every copy out, as nobody knows which label is right",
+        exclude=True,
     ),
     "class_not_trained": Kind(
         "a class without training pictures", "error", "add training pictures of this class or take it out of the split"
+    ),
+    "one_class": Kind(
+        "only one class", "error", "add pictures of another class: a classifier tells at least two apart"
     ),
     "duplicate": Kind("exact duplicate", "warning", "leave it out: it counts one photo twice", exclude=True),
     "near_duplicate_across_splits": Kind(
@@ -51,12 +57,18 @@ KINDS: Mapping[str, Kind] = {
     "tiny": Kind("much smaller than the others", "warning", "get it in a larger size or leave it out"),
     "aspect": Kind("odd aspect ratio", "warning", "crop it to the object: a centre crop sees a small part of it"),
     "few_pictures": Kind("a class with few pictures", "warning", "collect more pictures of this class"),
+    "class_not_measured": Kind(
+        "a class that a split does not measure",
+        "warning",
+        "add pictures of this class to the split: no figure is of it",
+    ),
     "huge": Kind("huge", "note", "make it smaller: reading it takes long and training sees no more of it"),
     "grey": Kind("grey among colour", "note", "nothing, if such pictures are to be classified"),
     "rotated": Kind(
         "turned upright by its EXIF tag", "note", "nothing: Taxonet applies the tag; other programs may show it lying"
     ),
 }
+OF_CLASSES = frozenset({"one_class", "few_pictures", "class_not_trained", "class_not_measured"})  # they name no picture
 GRAVITY: Mapping[str, int] = {"error": 0, "warning": 1, "note": 2}
 
 

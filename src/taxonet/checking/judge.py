@@ -92,11 +92,14 @@ def _light(look: Look) -> Iterator[tuple[str, str]]:
 
 
 def class_issues(splits: Mapping[str, Sequence[Sample]]) -> Iterator[Issue]:
-    """Classes with few training pictures, and classes that only validation or test have."""
+    """A single class, classes with few training pictures, and classes that training or another split lacks."""
     trained = next((name for name in ("train", "all") if splits.get(name)), None)
     if trained is None:
         return
     counts = Counter(sample.label for sample in splits[trained])
+    if len(counts) == 1:
+        (label,) = counts
+        yield Issue("one_class", label, f"'{label}' is the only class in {trained}", label, trained)
     largest, most = counts.most_common(1)[0]
     for label, count in sorted(counts.items()):
         against = f"the largest, '{largest}', has {most:,}"
@@ -107,3 +110,14 @@ def class_issues(splits: Mapping[str, Sequence[Sample]]) -> Iterator[Issue]:
         for label, count in sorted(Counter(s.label for s in samples if s.label not in counts).items()):
             reason = f"the class '{label}' has {count:,} in {split} and none in {trained}"
             yield Issue("class_not_trained", label, reason, label, split)
+    yield from unmeasured(counts, splits, trained)
+
+
+def unmeasured(counts: Mapping[str, int], splits: Mapping[str, Sequence[Sample]], trained: str) -> Iterator[Issue]:
+    """Classes that have `counts` training pictures and none in another split, which thus says nothing of them."""
+    for split, samples in splits.items():
+        if split == trained or not samples:
+            continue
+        for label in sorted(counts.keys() - {sample.label for sample in samples}):
+            reason = f"the class '{label}' has {counts[label]:,} in {trained} and none in {split}"
+            yield Issue("class_not_measured", label, reason, label, split)

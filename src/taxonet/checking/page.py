@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import jinja2
 
 from taxonet._version import __version__
-from taxonet.checking.issues import KINDS, Issue, Kind, root_of
+from taxonet.checking.issues import KINDS, OF_CLASSES, Issue, Kind, root_of
 from taxonet.data import read_ahead
 from taxonet.evaluation.report import thumbnail
 from taxonet.files import write_atomically
@@ -51,7 +51,7 @@ def write_page(path: str | os.PathLike[str], report: "CheckReport") -> None:
 
 def _section(name: str, count: int, report: "CheckReport") -> Section:
     shown = [issue for issue in report.issues if issue.kind == name][:SHOWN]
-    has_pictures = name not in ("broken", "not_read", "few_pictures", "class_not_trained")
+    has_pictures = name not in ("broken", "not_read", *OF_CLASSES)
     root = root_of(report.data)
     wanted = [(issue.path, *issue.also[:OTHERS]) if has_pictures else () for issue in shown]
     drawn = read_ahead(lambda paths: [(path, thumbnail(Path(root, path))) for path in paths], wanted)

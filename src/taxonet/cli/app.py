@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from cyclopts import App, CycloptsError, UnknownCommandError
+from cyclopts import App, CycloptsError
 
 from taxonet._version import __version__
 from taxonet.cli.calibrate import calibrate
@@ -22,8 +22,9 @@ from taxonet.cli.info import info
 from taxonet.cli.models import models
 from taxonet.cli.predict import predict
 from taxonet.cli.pull import pull
+from taxonet.cli.refusals import sentence
 from taxonet.cli.train import train
-from taxonet.errors import TaxonetError, nearest
+from taxonet.errors import TaxonetError
 from taxonet.processes import launched, leave, speaks
 
 FINDINGS, USAGE, INTERRUPTED = 1, 2, 130
@@ -81,7 +82,7 @@ def _answered(words: Sequence[str], debug: bool) -> int:
         status = app(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except CycloptsError as error:
-        return _fail(_sentence(error), USAGE, debug)
+        return _fail(sentence(error, VERBS), USAGE, debug)
     except TaxonetError as error:
         return _fail(str(error), error.exit_status, debug)
     except KeyboardInterrupt:
@@ -125,11 +126,3 @@ def _fail(sentence: str, status: int, debug: bool) -> int:
     if speaks():  # of several processes one tells
         print(f"taxonet: {sentence}", file=sys.stderr)
     return status
-
-
-def _sentence(error: CycloptsError) -> str:
-    """cyclopts' message as one line, with the nearest verb for a misspelt one."""
-    if isinstance(error, UnknownCommandError) and error.unused_tokens:
-        word = error.unused_tokens[0]
-        return f"there is no verb '{word}'{nearest(word, VERBS) or '; it must be one of: ' + ', '.join(VERBS)}"
-    return " ".join(str(error).split())

@@ -41,6 +41,7 @@ def compare(
     lr: float | None = None,
     seed: int | None = None,
     val_fraction: float | None = None,
+    device: str | None = None,
     resume: bool = False,
 ) -> int:
     """Compare models on the same photos: paired tests, speed, size, and the photos on which they disagree.
@@ -90,6 +91,8 @@ def compare(
         With --models: of the split, the order, the augmentation and the fresh weights.
     val_fraction
         With --models: the share of each class that is held out where the data has no validation pictures.
+    device
+        With --models: what trains the networks: cpu, cuda, or auto (the GPU where torch finds one).
     resume
         With --models: go on with what stands in the folder.
     """
@@ -105,6 +108,7 @@ def compare(
         "lr": lr,
         "seed": seed,
         "val_fraction": val_fraction,
+        "device": device,
     }
     asked = {key: value for key, value in training.items() if value is not None} | ({"resume": True} if resume else {})
     if models is not None:

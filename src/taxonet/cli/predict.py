@@ -55,7 +55,7 @@ def predict(
         One JSON document on stdout: a list with one object an input, in order.
     csv
         Write path, rank, label, index, probability, error and abstained to this file instead of the terminal; it
-        appears when all is answered.
+        appears when all is answered, in the place of an older one.
     out
         Write the answers to this `.csv`, `.jsonl` or `.parquet` file as they come, for any number of inputs.
     resume
@@ -84,6 +84,8 @@ def predict(
             terminal.say(f"{answers.done} pictures, {answers.broken} of them could not be read: {csv}")
         else:
             _print_lines(answers)
+        if not answers.done:
+            terminal.say("no pictures: the lists and tables are empty")
     return 1 if answers.broken else 0
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from taxonet.data import Finding
 from taxonet.errors import UsageError
-from taxonet.evaluation.calibration import Calibration, cross_fitted, fit_calibration, softened
+from taxonet.evaluation.calibration import Calibration, fit_calibration, softened
 from taxonet.evaluation.evaluate import Evaluation, Progress, Scores, evaluate_samples, read_split, summary
-from taxonet.evaluation.selection import Choice, check_target, choose_threshold
+from taxonet.evaluation.selection import Choice, check_target, choose_threshold, fewest_answers
 from taxonet.inference import Classifier, load
 from taxonet.inference.artefacts import is_artefact
 from taxonet.inference.classifier import softmax
@@ -96,7 +96,7 @@ def calibrate(
     threshold, note = _threshold(classifier, calibration, choice)
     if problem is None:
         write_calibration(model, path, calibration.temperature, threshold)
-    shown = replace(held_out(classifier, raw, calibration.temperature), split=chosen, threshold=threshold)
+    shown = replace(held_out(classifier, raw, calibration), split=chosen, threshold=threshold)
     written, before = None if problem else path, classifier.info.temperature
     result = CalibrationResult(
         written, chosen, calibration, before, threshold, choice, note, problem, shown, (*findings, *raw.findings)
@@ -112,15 +112,11 @@ def _write_page(html: Path, classifier: Classifier, names: tuple[str, str], resu
     write_evaluation(html, EvaluationReport(classifier, *names, result.evaluation, result.calibration, result.choice))
 
 
-def held_out(classifier: Classifier, raw: Evaluation, temperature: float) -> Evaluation:
-    """The evaluation with each picture at the temperature that the other folds give: answers stay, sureness changes.
-
-    `temperature` is the one that all pictures together give, which the result names.
-    """
+def held_out(classifier: Classifier, raw: Evaluation, fitted: Calibration) -> Evaluation:
+    """The evaluation with each picture at the temperature that the other folds give: answers stay, sureness changes."""
     assert raw.scores is not None
-    temperatures = cross_fitted(raw.scores.logits, raw.scores.targets)
-    probabilities = softened(raw.scores.logits, temperatures)
-    scores = Scores(probabilities, raw.scores.logits, raw.scores.targets, temperature)
+    probabilities = softened(raw.scores.logits, fitted.held_out)
+    scores = Scores(probabilities, raw.scores.logits, raw.scores.targets, fitted.temperature)
     found = summary(classifier, scores, [outcome.sample for outcome in raw.outcomes], raw.findings)
     return replace(found, split=raw.split, seconds=raw.seconds)
 
@@ -153,6 +149,12 @@ def _choose(scores: Scores, temperature: float, target: tuple[str, float] | None
 
 
 def _problem(target: tuple[str, float], right: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> str:
+    fewest = fewest_answers(target[1])
+    if target[0] == "precision" and len(right) < fewest:
+        return (
+            f"a precision of {target[1]:g} is told by at least {fewest} answers, "
+            f"there are {len(right)} pictures; nothing was written"
+        )
     return (
         f"no threshold reaches a {target[0]} of {target[1]:g} on these {len(right)} pictures "
         f"(without one it is {right.mean():.3f}); nothing was written"

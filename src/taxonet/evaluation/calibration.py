@@ -37,6 +37,9 @@ class Calibration:
     give, so that `after` is on pictures not used for fitting. `before` is the same pictures without a temperature: one
     that the bundle has already may have been fitted on these very pictures.
     `log_loss_change_ci` is a 95 % bootstrap interval over pictures of after − before.
+
+    A temperature that does not lower the log-loss of the pictures it was not fitted on is not kept: it stays 1, `after`
+    is `before`, and `reason` gives the figures.
     """
 
     temperature: float
@@ -45,11 +48,13 @@ class Calibration:
     before: Mapping[str, float]  # log_loss, ece
     after: Mapping[str, float]
     log_loss_change_ci: Interval | None
+    held_out: NDArray[np.float64]  # (n,), the temperature that scored each picture in `after`
     reason: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON form."""
-        return vars(self) | {"before": dict(self.before), "after": dict(self.after)}
+        """The JSON form; without the temperature of each picture."""
+        shown = {name: value for name, value in vars(self).items() if name != "held_out"}
+        return shown | {"before": dict(self.before), "after": dict(self.after)}
 
 
 def softened(logits: NDArray[np.floating], temperature: NDArray[np.float64] | float) -> NDArray[np.float64]:
@@ -119,21 +124,33 @@ def cross_fitted(logits: NDArray[np.floating], targets: NDArray[np.int64]) -> ND
 
 
 def fit_calibration(logits: NDArray[np.floating], targets: NDArray[np.int64]) -> Calibration:
-    """Fit a temperature on all pictures, and measure what it is worth by cross-fitting."""
+    """Fit a temperature on all pictures, measure by cross-fitting what it is worth, and keep it if it helps."""
     targets = np.asarray(targets)
-    fitted = fit_temperature(logits, targets)
-    before, after = softened(logits, 1.0), softened(logits, cross_fitted(logits, targets))
-    change = picture_losses(after, targets)[0] - picture_losses(before, targets)[0]
-    interval = bootstrap(lambda places: {"change": change[places].mean()}, len(targets), ("change",))["change"]
+    fitted, temperatures = fit_temperature(logits, targets), cross_fitted(logits, targets)
+    before, after = softened(logits, 1.0), softened(logits, temperatures)
+    losses = [picture_losses(probabilities, targets)[0] for probabilities in (before, after)]
+    change = losses[1] - losses[0]
+    if fitted.reason is None and change.mean() >= 0:
+        worse = f"{losses[0].mean():.4f} → {losses[1].mean():.4f}"
+        reason = (
+            f"{fitted.value:.4f} fits these {len(targets)} pictures but does not help those held out: log-loss {worse}"
+        )
+        fitted = Temperature(1.0, reason)
+    kept = fitted.reason is None
     return Calibration(
         temperature=fitted.value,
         n=len(targets),
         folds=int(folds_of(targets).max()) + 1,
         before=_figures(before, targets),
-        after=_figures(after, targets),
-        log_loss_change_ci=interval,
+        after=_figures(after if kept else before, targets),
+        log_loss_change_ci=_interval(change) if kept else None,
+        held_out=temperatures if kept else np.ones(len(targets)),
         reason=fitted.reason,
     )
+
+
+def _interval(change: NDArray[np.float64]) -> Interval | None:
+    return bootstrap(lambda places: {"change": change[places].mean()}, len(change), ("change",))["change"]
 
 
 def _figures(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> dict[str, float]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,16 @@ from taxonet.data.sources import WHOLE
 from taxonet.errors import DataError, UsageError
 from taxonet.evaluation.metrics import Metrics, measure
 from taxonet.evaluation.paired import Answers, PairedTest, compare_pairs
-from taxonet.evaluation.speed import RUNS, Machine, Speed, describe_machine, measure_speed
+from taxonet.evaluation.speed import RUNS, Machine, Speed, Timing, describe_machine, measure_speed
 from taxonet.inference import Classifier, load
 
 Model = str | os.PathLike[str] | Classifier
 Progress = Callable[[str, int, int], None]  # what is done, parts done, parts in all
 TIMED = 16  # photos that are timed
 LISTED = 8  # class names that an error sentence lists
+SAME_SIZE = 0.01  # files that differ by less differ in their metadata
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Compared:
     """One model of a comparison: its figures on the common photos, its cost, and whether nothing beats it.
 
     `bytes` is the file's size; `params` and `macs` (multiply-adds for one photo) are None for what is no network.
-    `best_for_speed` and `best_for_size`: no other model is at least as accurate and at least as fast (or small).
+    `best_for_speed` and `best_for_size`: no other model is at least as accurate and at least as fast (or small), and
+    better in one of the two; what noise or metadata decides counts as equal.
     """
 
     name: str
@@ -329,24 +333,37 @@ def _file_size(model: Model) -> int | None:
     return file.stat().st_size if file and file.is_file() else None
 
 
-def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> list[bool]:
-    """Which points no other beats: at most its cost and at least its accuracy, and better in one of them."""
+def pareto_front(costs: Sequence[T], accuracies: Sequence[float], less: Callable[[T, T], bool]) -> list[bool]:
+    """Which points no other beats: at most its cost and at least its accuracy, and better in one of them.
+
+    `less` says when one cost is below another; costs of which neither is below the other are equal.
+    """
     points = list(zip(costs, accuracies, strict=True))
-    return [
-        not any(c <= cost and a >= accuracy and (c < cost or a > accuracy) for c, a in points)
-        for cost, accuracy in points
-    ]
+
+    def beaten(cost: T, accuracy: float) -> bool:
+        return any((a >= accuracy and less(c, cost)) or (a > accuracy and not less(cost, c)) for c, a in points)
+
+    return [not beaten(cost, accuracy) for cost, accuracy in points]
 
 
 def _with_fronts(models: Sequence[Compared]) -> tuple[Compared, ...]:
     accuracies = [model.metrics.top1 for model in models]
-    speeds = [m.speed.single.median for m in models if m.speed]
+    speeds = [m.speed.single for m in models if m.speed]
     sizes = [m.bytes if m.bytes is not None else m.params for m in models]
     known = [size for size in sizes if size is not None]
-    fast = pareto_front(speeds, accuracies) if len(speeds) == len(models) else [None] * len(models)
+    fast = pareto_front(speeds, accuracies, _faster) if len(speeds) == len(models) else [None] * len(models)
     comparable = len(known) == len(models) and len({m.bytes is None for m in models}) == 1
-    small = pareto_front(known, accuracies) if comparable else [None] * len(models)
+    small = pareto_front(known, accuracies, _smaller) if comparable else [None] * len(models)
     return tuple(replace(m, best_for_speed=f, best_for_size=s) for m, f, s in zip(models, fast, small, strict=True))
+
+
+def _faster(one: Timing, other: Timing) -> bool:
+    """Whether neither median lies within the other's quartiles: less than that is the machine's noise."""
+    return one.median < other.low and one.high < other.median
+
+
+def _smaller(one: int, other: int) -> bool:
+    return one < (1 - SAME_SIZE) * other
 
 
 def _disagreements(

@@ -15,7 +15,7 @@ from taxonet._version import __version__
 from taxonet.data import Finding
 from taxonet.errors import ImageError
 from taxonet.evaluation import plots
-from taxonet.evaluation.calibration import Calibration, cross_fitted, softened
+from taxonet.evaluation.calibration import Calibration, softened
 from taxonet.evaluation.corruptions import CORRUPTIONS
 from taxonet.evaluation.evaluate import Evaluation, Outcome, Scores
 from taxonet.evaluation.reliability import equal_width, error_over
@@ -149,7 +149,7 @@ def _calibration(result: Evaluation, fitted: Calibration | None) -> dict[str, An
         views = ", averaged over the views" if result.augmented else ""
         note = f"Left the network’s own probabilities, right with the bundle’s temperature{views}."
     else:
-        after, name = softened(scores.logits, cross_fitted(scores.logits, scores.targets)), "calibrated"
+        after, name = softened(scores.logits, fitted.held_out), "calibrated"
         note = _calibration_note(fitted)
     return {
         "reliability": [_reliability(before, scores, "uncalibrated"), _reliability(after, scores, name)],

@@ -121,7 +121,7 @@ def _threshold(confidence: NDArray[np.floating], right: NDArray[np.bool_], targe
         place = int(np.argmax(fits))  # the strictest that answers enough
     else:
         # integers against the share of counts: 95 of 100 is 0.95 whatever the rounding
-        fits = (hits >= wanted * counts - 1e-9) & (counts >= fewest_answers(wanted, len(right)))
+        fits = (hits >= wanted * counts - 1e-9) & (counts >= fewest_answers(wanted))
         if not fits.any():
             return None
         place = len(fits) - 1 - int(np.argmax(fits[::-1]))  # the one that answers the most
@@ -130,9 +130,9 @@ def _threshold(confidence: NDArray[np.floating], right: NDArray[np.bool_], targe
     return float((values[place] + values[place + 1]) / 2)
 
 
-def fewest_answers(precision: float, n: int) -> int:
-    """How many answers must remain for a precision to be told from 1; all n pictures where they are fewer."""
-    return min(n, math.ceil(1 / (1 - precision) - 1e-9)) if precision < 1 else min(n, 20)
+def fewest_answers(precision: float) -> int:
+    """How many answers must remain for a precision to be told from 1; 20 for a precision of 1 itself."""
+    return math.ceil(1 / (1 - precision) - 1e-9) if precision < 1 else 20
 
 
 def _cuts(

@@ -108,9 +108,7 @@ def read_newest(run: Path, key: str, say: Callable[[str], None] = lambda _: None
             reasons.append(f"{path} is damaged ({error})")
             continue
         if meta["key"] != key:
-            raise DataError(
-                f"{path} belongs to another recipe, model or data; start a new run or give the same arguments"
-            )
+            raise DataError(f"{path} belongs to another recipe, teacher or release of Taxonet; begin another run")
         for reason in reasons:
             say(f"{reason}; the checkpoint before it is used")
         return data

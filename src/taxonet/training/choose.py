@@ -70,6 +70,10 @@ def choose_recipe(
     for key in overrides:
         reasons.pop(key, None)
     recipe = Recipe(**{**values, **overrides})
+    if recipe.name == "features" and not recipe.frozen:
+        raise UsageError(
+            "the recipe features fits the classifier on a frozen network, frozen must be true; see finetune"
+        )
     if recipe.frozen:
         _check_frozen_uses(recipe, overrides)
     _check_network_has(recipe, facts.variant)
@@ -109,10 +113,10 @@ def has_stochastic_depth(variant: str) -> bool:
     return "stochastic_depth" in find(variant).options()
 
 
-def told(recipe: Recipe, reasons: Mapping[str, str], resumed: bool) -> list[str]:
+def told(recipe: Recipe, reasons: Mapping[str, str]) -> list[str]:
     """The recipe for a reader, a value a line with its reason; for a frozen network only what is used."""
     used = ("name", "frozen", *(name for name in FROZEN_USES if recipe.balance != "none" or name not in BALANCING[1:]))
-    lines = ["recipe (of the run that goes on):" if resumed else "recipe:"]
+    lines = ["recipe:"]
     for name, value in asdict(recipe).items():
         if recipe.frozen and name not in used:
             continue

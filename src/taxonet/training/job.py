@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import os
 import platform
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from taxonet.networks.memory import is_out_of_memory
 from taxonet.processes import World, launch_name
 from taxonet.training.balance import weights_of
 from taxonet.training.budget import EXPLAIN_SECONDS, EXPLAIN_SHARE, REPORT_SECONDS, Budget, Spent, spent
+from taxonet.training.changes import changes
 from taxonet.training.checkpoint import KEPT, checkpoints
 from taxonet.training.choose import choose_recipe, told
 from taxonet.training.compatibility import (
@@ -61,6 +63,8 @@ from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.catalogue import UNKNOWN, entries
 from taxonet.weights.networks import save_network
 
+LISTED = 12  # classes that the start names
+
 
 def where_it_goes_on(training: Training) -> str:
     """Where a resumed run goes on."""
@@ -89,6 +93,8 @@ class Job:
         self.weights, self.world, self.log = weights, world, ""
         self.keep_checkpoints, self.checkpoint_seconds = KEPT, CHECKPOINT_SECONDS
         self.explain = True
+        self.before: dict[str, Any] = {}  # run.json of a run that goes on
+        self.keeps_memory = False
         self.budget: Budget | None = None
         self.began = self.started = time.monotonic()  # `began`: when nothing of a budget was used
         self.deadline: Deadline | None = None
@@ -119,10 +125,13 @@ class Job:
         self.findings = (*self.split.findings, *findings)
         self._check_classes(train, findings)
         self._leave_out_unreadable(pictures)
-        self._report_findings()
+        self.screened = self.screened.with_unmeasured(replace(self.split, train=tuple(train)))
+        self._report_pictures(len(train))
         if self.world.size > 1:
             check_division(start.plain, self.recipe, len(train), self.world)
         self._identify(train)
+        if resume:
+            self._check_unchanged(train)
         self.world.agreed(lambda: self._record(train, resume))
         return self._fit(train, pictures, resume)
 
@@ -147,7 +156,12 @@ class Job:
         self.split = replace(self.split, val=val, test=test)
         self.findings = (*self.findings, *broken_val, *broken_test)
 
-    def _report_findings(self) -> None:
+    def _report_pictures(self, training: int) -> None:
+        split, test = self.split, f", {len(self.split.test)} for the test" if self.split.test else ""
+        self.listener.say(
+            f"pictures: {training} for training, {len(split.val)} for validation ({split.origin}){test}"
+            + (f"; {len(self.findings)} left out" if self.findings else "")
+        )
         for line in self.screened.lines():
             self.listener.say(line)
         for finding in self.findings[:20]:
@@ -157,10 +171,8 @@ class Job:
 
     def _announce(self, reasons: dict[str, str], resume: bool) -> None:
         say, split = self.listener.say, self.split
-        more = " …" if len(split.classes) > 12 else ""
-        say(f"{self.variant}, {len(split.classes)} classes: {', '.join(split.classes[:12])}{more}")
-        test = f", {len(split.test)} for the test" if split.test else ""
-        say(f"pictures: {len(split.train)} for training, {len(split.val)} for validation ({split.origin}){test}")
+        shown = split.classes if len(split.classes) <= LISTED + 1 else (*split.classes[:LISTED], "…")
+        say(f"{self.variant}, {len(split.classes)} classes: {', '.join(shown)}")
         start = self.pretrained.provenance["weights"] if self.pretrained else "fresh weights"
         say(f"start: {start}; preprocessing: {self.preprocessing}")
         if self.channels == 1:
@@ -171,7 +183,12 @@ class Job:
             say(division(self.recipe, self.world))
         if self.teacher:
             say(f"teacher: {self.teacher.name}; preprocessing: {self.teacher.preprocessing}")
-        for line in told(self.recipe, reasons, resume):
+        if self.keeps_memory:
+            say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
+        if resume:
+            say(f"recipe: that of the run, in {self.run / RECIPE}")
+            return
+        for line in told(self.recipe, reasons):
             say(line)
 
     def _identify(self, train: Sequence[Sample]) -> None:
@@ -184,12 +201,29 @@ class Job:
         if len(set(self.world.gather(self.key.encode()))) > 1:
             raise DataError(f"the processes do not see the same pictures in {self.data}")
 
+    def _check_unchanged(self, train: Sequence[Sample]) -> None:
+        """Refuse to go on with other pictures or another teacher, and name the change."""
+        begun = self.before.get("teacher")
+        if begun and self.teacher and self.teacher.digest != begun:
+            raise DataError(f"the teacher {self.teacher.name} is not the one that the run in {self.run} began with")
+        if self.before["fingerprint"] == self.fingerprint:
+            return
+        now = {"train": train, "val": self.split.val}
+        source = Path(self.before["source"])
+        found = self.world.from_first(lambda: os.fsencode(changes(self.run, source, self.data, now)))
+        raise DataError(
+            f"the pictures of {self.data} are not those that the run in {self.run} began with: {os.fsdecode(found)}; "
+            "put them back, or begin another run"
+        )
+
     def _record(self, train: Sequence[Sample], resume: bool) -> None:
         if not self.world.first:
             return
         if not resume:
             make_folder(self.run)
             self._write_facts(len(train))
+        elif self.log != self.before.get("log", ""):
+            self._write_run(self.before | {"log": self.log})
         for name, samples in (("train", train), ("val", self.split.val), ("test", self.split.test)):
             if samples and not (self.run / f"{name}.csv").exists():  # a kill may have come before
                 write_table(self.run / f"{name}.csv", samples)
@@ -207,16 +241,19 @@ class Job:
             "validation": self.split.origin,
             "excluded": [{"path": f.path, "error": f.reason} for f in self.findings],
             **({"log": self.log} if self.log else {}),
+            **({"teacher": self.teacher.digest} if self.teacher else {}),
             **({"launch": name} if (name := launch_name()) else {}),
             **({"budget": self.budget.as_dict()} if self.budget else {}),
             **self.screened.record(),
         }
-        write_atomically(
-            self.run / RUN, json.dumps(facts, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
-        )
+        self._write_run(facts)
         if self.screened.exclude:
             write_exclusion_list(self.run / EXCLUDE, self.screened.exclude.names)
         write_atomically(self.run / RECIPE, self.recipe.to_toml().encode())
+
+    def _write_run(self, facts: Mapping[str, Any]) -> None:
+        text = json.dumps(facts, indent=2, ensure_ascii=False)
+        write_atomically(self.run / RUN, text.encode(errors="backslashreplace"))
 
     def _network(self, items: Sequence[tuple[Path, int]], pictures: Pictures, resume: bool) -> Network:
         network = self.start.build(self.recipe, len(self.split.classes)).to(self.world.device)
@@ -324,7 +361,7 @@ class Job:
         )
         why = f" ({fitted.reason})" if fitted.reason else f" ({effect}, cross-fitted on validation)"
         self.listener.say(f"temperature {fitted.temperature:.3f}{why}")
-        return fitted, held_out(self._classifier(network), raw, fitted.temperature)
+        return fitted, held_out(self._classifier(network), raw, fitted)
 
     def _finish(self, training: Training, evaluation: Evaluation) -> TrainResult:
         calibration, evaluation = self._calibrate(training.result, evaluation)

@@ -15,8 +15,8 @@ from typing import Any
 
 from taxonet.checking.duplicates import Member, duplicate_issues, equal_files
 from taxonet.checking.exclusion import Exclusions, read_exclusions
-from taxonet.checking.issues import KINDS, Issue, name_of, root_of
-from taxonet.checking.judge import class_issues
+from taxonet.checking.issues import KINDS, OF_CLASSES, Issue, name_of, root_of
+from taxonet.checking.judge import class_issues, unmeasured
 from taxonet.data import DataSet, Finding, Sample, read_data
 from taxonet.errors import DataError, UsageError
 from taxonet.training.pictures import Split, split_data
@@ -34,6 +34,12 @@ class Screened:
     checked: bool = False
     exclude: Exclusions | None = None
     excluded: tuple[Sample, ...] = ()  # pictures of the list
+
+    def with_unmeasured(self, split: Split) -> "Screened":
+        """With a warning of each class that has training pictures and none in validation, or in the test."""
+        counts = Counter(sample.label for sample in split.train)
+        found = unmeasured(counts, {"val": split.val, "test": split.test}, "train")
+        return replace(self, warnings=(*self.warnings, *found))
 
     def record(self) -> dict[str, Any]:
         """What run.json says; with it a resumed run trains on the same pictures."""
@@ -185,7 +191,7 @@ def warning_lines(warnings: Sequence[Issue]) -> list[str]:
     lines = []
     for kind, count in Counter(issue.kind for issue in warnings).items():
         found = [issue for issue in warnings if issue.kind == kind]
-        if kind == "few_pictures":
+        if kind in OF_CLASSES:
             lines += [f"{issue.reason}; {issue.suggestion}" for issue in found[:NAMED]]
             more = count - NAMED
         else:
@@ -193,5 +199,5 @@ def warning_lines(warnings: Sequence[Issue]) -> list[str]:
             lines.append(f"{KINDS[kind].title}: {count:,} ({names}{' …' if count > NAMED else ''})")
             more = 0
         if more > 0:
-            lines.append(f"{more:,} more classes with few pictures")
+            lines.append(f"{more:,} more: {KINDS[kind].title}")
     return lines

@@ -67,6 +67,7 @@ def train_and_compare(
     resume: bool = False,
     engine: str = "auto",
     runs: int = RUNS,
+    device: str = "auto",
     progress: bool = False,
     **overrides: Any,
 ) -> TrainedComparison:
@@ -84,6 +85,7 @@ def train_and_compare(
         resume: go on with what stands in `out`: finished runs are kept, a stopped one goes on.
         engine: what runs the networks in the comparison.
         runs: how often single photos are timed, 0 for not at all.
+        device: what trains the networks, as for `train`.
         progress: tell a person on stderr what happens.
         **overrides: values of the recipe for all of them (`epochs=5`, `seed=1`, …).
 
@@ -118,7 +120,7 @@ def train_and_compare(
     for note in notes:
         listener.say(note)
     job = _SideBySide(data, names, folder, listener, notes)
-    job.budget, job.engine, job.timing_runs = budget, engine, runs
+    job.budget, job.engine, job.timing_runs, job.device = budget, engine, runs, device
     return job.work(recipe, weights, asked, progress)
 
 
@@ -165,7 +167,7 @@ class _SideBySide:
         self.runs: dict[str, Path] = {}
         self.findings: list[Finding] = []
         self.budget: str | None = None
-        self.engine, self.timing_runs = "auto", RUNS
+        self.engine, self.timing_runs, self.device = "auto", RUNS, "auto"
 
     def work(self, recipe: Any, weights: str, asked: dict[str, Any], progress: bool) -> TrainedComparison:
         """Train what is not trained yet, then compare."""
@@ -205,7 +207,7 @@ class _SideBySide:
         start = "none" if weights == "none" else "auto"
         wishes = {} if goes_on else {"recipe": recipe, "weights": start, "model": name, "budget": self.budget, **asked}
         try:
-            result = train(self.data, out=run, resume=goes_on, progress=progress, **wishes)
+            result = train(self.data, out=run, resume=goes_on, device=self.device, progress=progress, **wishes)
         except TrainingError as error:
             self.findings.append(Finding(name, f"its training failed: {error}"))
             self.listener.say(f"{name} is left out: {error}")

@@ -19,7 +19,7 @@ from taxonet.training.checkpoint import KEPT
 from taxonet.training.duration import parse_duration
 from taxonet.training.job import Job
 from taxonet.training.loop import CHECKPOINT_SECONDS
-from taxonet.training.opening import check_nothing_else_is_asked, check_same_weights, open_run
+from taxonet.training.opening import RECIPE, check_nothing_else_is_asked, check_same_weights, open_run
 from taxonet.training.recipe import Recipe, given_values
 from taxonet.training.results import TrainResult
 from taxonet.training.screening import (
@@ -108,8 +108,7 @@ def train(
         listed = kept_exclusions(run, before, exclude) if opening.resume else asked_exclusions(exclude)
         checked = kept_check(run, before, check) if opening.resume else check
         screened = prepare(data, fraction, seed, listed, checked)
-        if keep_memory and keep_freed_memory():  # before the first tensor
-            listener.say("memory: glibc keeps freed memory, for faster steps (--no-keep-memory turns it off)")
+        keeps_memory = keep_memory and keep_freed_memory()  # before the first tensor
         begins = before.get("weights", str(weights))
         if budget is not None and chosen is None:
             wish = Wish(model, recipe, begins, overrides)
@@ -117,12 +116,12 @@ def train(
             variant, begins = candidate.network, candidate.weights
             recipe, overrides = recipe or chosen.chosen["recipe"], overrides | dict(chosen.values)
         job = Job(Path(data), run, variant, screened, begins, listener, world)
-        job.explain = explain
+        job.explain, job.before, job.keeps_memory = explain, before, keeps_memory
         if chosen:
             job.budget, job.began = chosen, started - (chosen.used if opening.resume else PYTHON_SECONDS)
         job.keep_checkpoints, job.checkpoint_seconds = keep_checkpoints, checkpoint_seconds
         job.log = before.get("log", "") if log is None else log
-        with _naming_the_run(run, world):
+        with _naming_the_run(run, world, listener):
             return job.work(stored or recipe, {} if stored else overrides, opening.resume)
 
 
@@ -146,9 +145,14 @@ def _check_options(keep_checkpoints: int, checkpoint_seconds: float) -> None:
 
 
 @contextmanager
-def _naming_the_run(run: Path, world: World) -> Iterator[None]:
+def _naming_the_run(run: Path, world: World, listener: Listener) -> Iterator[None]:
     try:
         yield
+    except KeyboardInterrupt:  # outside the steps, where no checkpoint is written for it
+        listener.finish()
+        how = f"the same command with --resume goes on ({run})" if (run / RECIPE).is_file() else "nothing was written"
+        listener.say(f"stopped; {how}")
+        raise
     except PeerLostError as error:
         raise TrainingError(
             f"one of the {world.size} processes was killed or lost, so the run in {run} has stopped; "

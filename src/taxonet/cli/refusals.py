@@ -1,0 +1,58 @@
+"""What the parser refuses, in the one voice of all errors: the thing, the rule, the nearest right spelling."""
+
+from collections.abc import Collection
+
+from cyclopts import (
+    CoercionError,
+    CycloptsError,
+    MissingArgumentError,
+    RepeatArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
+
+from taxonet.errors import nearest
+
+VALUES = {int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def sentence(error: CycloptsError, verbs: Collection[str]) -> str:
+    """One line for what the parser found wrong."""
+    verb = error.command_chain[-1] if error.command_chain else "taxonet"
+    told = " ".join(str(error).split())
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        word = error.unused_tokens[0]
+        told = f"there is no verb '{word}'{nearest(word, verbs) or '; it must be one of: ' + ', '.join(verbs)}"
+    elif isinstance(error, MissingArgumentError):
+        told = _missing(verb, error) or told
+    elif isinstance(error, CoercionError):
+        told = _wrong(error) or told
+    elif isinstance(error, UnknownOptionError):
+        word = error.token.keyword or error.token.value
+        options = [name for argument in error.argument_collection if argument.parse for name in argument.names]
+        near = nearest(word, [name for name in options if name.startswith("-")])
+        told = f"{verb} has no option '{word}'{near or f', taxonet {verb} --help lists them'}"
+    elif isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        told = f"{verb} has no place for '{error.unused_tokens[0]}', taxonet {verb} --help shows what it takes"
+    elif isinstance(error, RepeatArgumentError):
+        told = f"{error.token.keyword} is given twice, it takes one value"
+    return told
+
+
+def _missing(verb: str, error: MissingArgumentError) -> str:
+    if error.keyword is not None:  # given, with nothing behind it
+        return f"{error.keyword} needs a value"
+    if error.argument is None:
+        return ""
+    kind = error.argument.field_info.kind
+    by_place = kind in (kind.POSITIONAL_ONLY, kind.POSITIONAL_OR_KEYWORD)
+    name = error.argument.name.lstrip("-").upper() if by_place else error.argument.name
+    return f"{verb} needs {name}, taxonet {verb} --help shows what it takes"
+
+
+def _wrong(error: CoercionError) -> str:
+    if error.token is None or error.target_type not in VALUES:
+        return ""
+    name = error.token.keyword or (error.argument.name if error.argument else "the value")
+    return f"{name} is '{error.token.value}', it must be {VALUES[error.target_type]}"
