@@ -91,7 +91,7 @@ def reliability(bins: Sequence[Bin], title: str, error: float) -> str:
     axes.plot([0, 1], [0, 1], color=MARK, linestyle="--", linewidth=1, label="as sure as right")
     below.bar(left, [part.n for part in bins], color=QUIET, alpha=0.75, **bars)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
-    _legend(axes, loc="upper left")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=INK, fontsize=9)  # bars fill the axes
     return svg(figure, f"reliability, {title}")
 
 
