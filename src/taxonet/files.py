@@ -28,8 +28,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises UsageError when `path` cannot be a file, DataError when the system refuses to write it; the block
     should only write, since every OSError in it is taken for a failure to write `path`.
     """
-    target = Path(path).resolve()
     check_target(path)
+    target = Path(path).resolve()
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
         temporary.open("xb").close()
@@ -57,6 +57,13 @@ def remove_leftovers(path: str | os.PathLike[str]) -> int:
 
 def check_target(path: str | os.PathLike[str]) -> None:
     """Refuse, with a UsageError, a path that `replacing` could not write."""
+    try:
+        _check_target(path)
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise UsageError(f"cannot write '{path}': {error.strerror or error}") from error
+
+
+def _check_target(path: str | os.PathLike[str]) -> None:
     target = Path(path).resolve()
     if target.is_dir():
         raise UsageError(f"cannot write '{path}': it is a folder, and a file is wanted")

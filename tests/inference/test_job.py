@@ -14,6 +14,8 @@ import pytest
 import taxonet
 from taxonet.cli.app import main
 from taxonet.errors import DataError, UsageError
+from taxonet.inference import results
+from taxonet.inference.results import AnswerFile, JsonLines
 
 CHILD = """
 import sys, taxonet
@@ -189,7 +191,7 @@ def test_a_finished_file_is_left_and_inputs_may_grow_at_their_end(photos, whole,
         ({"threshold": 0.5}, r"was begun with --threshold 0\.0, not 0\.5"),
         ({"inputs": "fewer"}, "answer 300 in .* is of .*299.png, where the inputs end: the inputs have changed"),
         ({"inputs": "other"}, "answer 1 in .* is of .*000.png, where the inputs have .*001.png"),
-        ({"bundle": "other"}, r"was begun with another model \(densenet_bc_22_12\)"),
+        ({"bundle": "other"}, "was begun with other weights, classes or preprocessing of densenet_bc_22_12"),
         ({"record": "gone"}, r"cannot be resumed: out.csv.run.json, which says what answered, is not beside it"),
     ],
 )
@@ -231,12 +233,46 @@ def test_two_writers_of_one_file(photos, whole, small_bundle, tmp_path):
             job(photos, out, small_bundle, resume=True)
 
 
+def test_a_finished_table_that_grows_is_restored_under_the_lock(photos, whole, small_bundle, tmp_path):
+    """Where another writer puts a journal there meanwhile, nobody writes into one that has lost its name."""
+    out = tmp_path / "out.parquet"
+    for end in ("", ".run.json"):
+        shutil.copy(f"{whole['.parquet']}{end}", f"{out}{end}")
+    journal = tmp_path / "out.parquet.part.jsonl"
+    journal.touch()  # of a resumed run that was killed as it began
+    with journal.open("rb") as other:
+        import fcntl
+
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="is being written by another process"):
+            job(photos, out, small_bundle, resume=True)
+    assert job(photos, out, small_bundle, resume=True).resumed == 300
+    assert out.read_bytes() == whole[".parquet"].read_bytes()
+    assert not journal.exists()
+
+
+def test_the_file_that_is_locked_is_the_one_that_has_the_name(tmp_path, monkeypatch):
+    path, original = tmp_path / "out.jsonl", results._lock
+    replaced = []
+
+    def lock(handle, of):
+        original(handle, of)
+        if not replaced:  # another writer finishes between the opening and the lock
+            replaced.append(of)
+            path.unlink()
+
+    monkeypatch.setattr(results, "_lock", lock)
+    with AnswerFile(path, JsonLines()) as answers:
+        assert os.path.samestat(os.fstat(answers._file.fileno()), path.stat())
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "sentence"),
     [
         ("out.txt", UsageError, "out.txt', its extension must be .csv, .jsonl or .parquet"),
         ("nowhere/out.csv", UsageError, "the folder .*nowhere of --out does not exist"),
         ("folder.csv", UsageError, "folder.csv, which is a folder, and a file is wanted"),
+        ("x" * 300 + ".csv", UsageError, "cannot write .*xxx.csv.run.json': File name too long"),
     ],
 )
 def test_where_no_answers_can_be_written(photos, small_bundle, tmp_path, name, kind, sentence):

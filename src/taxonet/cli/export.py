@@ -91,7 +91,8 @@ def _print_int8(report: "Int8Report") -> None:
     print(f"photos       {photos}  ({report.origin}; seed {report.seed})")
     print(f"top-1        {drop.before:.4f} ({_between(drop.before_ci)}) → {drop.after:.4f} ({_between(drop.after_ci)})")
     low, high = drop.points_ci
-    print(f"drop         {drop.points:.2f} points (95 % interval {low:.2f} to {high:.2f}; {report.max_drop:g} allowed)")
+    interval = f"{_points(low)} to {_points(high)}"
+    print(f"drop         {_points(drop.points)} points (95 % interval {interval}; {report.max_drop:g} allowed)")
     print(f"             {drop.lost} photos lost, {drop.gained} gained of {drop.n}")
     print(
         f"agreement    {report.agreement:.4f} of all photos get the same label; logits move by {report.logit_error:.3f}"
@@ -111,3 +112,7 @@ def _print_int8(report: "Int8Report") -> None:
 
 def _between(pair: tuple[float, float]) -> str:
     return f"{pair[0]:.4f} to {pair[1]:.4f}"
+
+
+def _points(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}"  # no minus before a zero

@@ -13,9 +13,10 @@ import numpy as np
 
 from taxonet._version import __version__
 from taxonet.data.inputs import Inputs, PathLike, PictureInput
+from taxonet.data.sources import kind_of
 from taxonet.data.tables import require_pyarrow
 from taxonet.errors import DataError, UsageError
-from taxonet.files import remove_leftovers, write_atomically
+from taxonet.files import check_target, remove_leftovers, write_atomically
 from taxonet.inference.classifier import Classifier, check_options, name_of
 from taxonet.inference.opening import load
 from taxonet.inference.parquet import from_parquet, to_parquet
@@ -82,16 +83,18 @@ def predict_files(
         _check_record(target, record, facts)
     else:
         write_atomically(_record_path(target), (json.dumps(facts, indent=2) + "\n").encode())
-    if target.suffix.lower() in PARQUET and target.exists() and not journal.exists():
-        from_parquet(target, journal)
-    with AnswerFile(journal, _layout(target, classifier, top)) as answers:
+    begun = target if journal != target and target.exists() else None  # a finished table, which is to grow
+    restore = (lambda: from_parquet(begun, journal)) if begun else None
+    with AnswerFile(journal, _layout(target, classifier, top), restore) as answers:
         for path in {target, journal, _record_path(target)}:
             remove_leftovers(path)  # nobody else writes: the journal is locked
         found = _work(classifier, sources, answers, (top, threshold), progress, total)
         if journal != target:
             to_parquet(journal, target)
-    if journal != target:
-        journal.unlink(missing_ok=True)  # out of the lock: some systems remove no open file
+            if os.name == "posix":  # elsewhere an open file cannot be removed
+                journal.unlink(missing_ok=True)
+    if journal != target and os.name != "posix":
+        journal.unlink(missing_ok=True)
     return PredictedFiles(target, *found)
 
 
@@ -134,10 +137,11 @@ def _journal(target: Path) -> Path:
     suffix = target.suffix.lower()
     if suffix not in (".csv", *JSON_LINES, *PARQUET):
         raise UsageError(f"--out is '{target}', its extension must be .csv, .jsonl or .parquet")
-    if target.is_dir():
+    if kind_of(target) == "folder":
         raise UsageError(f"--out is {target}, which is a folder, and a file is wanted")
-    if not target.absolute().parent.is_dir():
+    if kind_of(target.absolute().parent) != "folder":
         raise UsageError(f"the folder {target.parent} of --out does not exist")
+    check_target(_record_path(target))  # the longest of the names beside it
     if suffix in PARQUET:
         require_pyarrow(target)
         return target.with_name(f"{target.name}.part.jsonl")
@@ -203,10 +207,11 @@ def _check_record(target: Path, before: dict[str, Any], now: dict[str, Any]) -> 
     then, new = (np.array(record.get("probe", []), np.float64) for record in (before, now))
     same = then.shape == new.shape and bool(np.abs(then - new).max() <= 1e-3 * np.abs(new).max())
     if before.get("model") != now["model"] or not same:
-        raise UsageError(
-            f"{target} was begun with another model ({before.get('network')}): resume it with that one, "
-            "or give another --out"
-        )
+        network = before.get("network")
+        what = f"other weights, classes or preprocessing of {network}"
+        if network != now["network"]:
+            what = f"another model ({network}, not {now['network']})"
+        raise UsageError(f"{target} was begun with {what}: resume it with that one, or give another --out")
     for name in ("engine", "top", "threshold"):
         if before.get(name) != now[name]:
             raise UsageError(

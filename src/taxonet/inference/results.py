@@ -10,7 +10,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,20 +144,49 @@ class JsonLines:
 class AnswerFile:
     """A file of answers that grows: taken up where its last whole answer ends, locked against another writer."""
 
-    def __init__(self, path: Path, layout: Format) -> None:
-        """Open or make `path`; raises UsageError when it belongs to another writer or is not a file of answers."""
+    def __init__(self, path: Path, layout: Format, restore: Callable[[], None] | None = None) -> None:
+        """Open or make `path`; an empty file is first replaced by what `restore` writes there in one step.
+
+        Raises UsageError when it belongs to another writer or is not a file of answers.
+        """
         self.path, self.layout = path, layout
         self.done = self.broken = 0
         self._synced = time.monotonic()
-        with self._writing():
-            # unbuffered: what is written is the system's, whatever becomes of this process
-            self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b", 0)
+        self._file = self._taken()
         try:
-            _lock(self._file.fileno(), path)
+            if restore and not os.fstat(self._file.fileno()).st_size:
+                self._restore(restore)
             self._repair()
         except BaseException:
             self._file.close()
             raise
+
+    def _restore(self, restore: Callable[[], None]) -> None:
+        try:
+            restore()
+        except BaseException:
+            with suppress(OSError):  # empty, and it was not there before
+                self.path.unlink()
+            raise
+        emptied, self._file = self._file, self._taken()  # the old one stays locked until the new one is
+        emptied.close()
+
+    def _taken(self) -> io.FileIO:
+        """The file that has the path, locked."""
+        while True:
+            with self._writing():
+                # unbuffered: what is written is the system's, whatever becomes of this process
+                handle = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+                file = io.FileIO(handle, "r+")
+            try:
+                _lock(handle, self.path)
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(handle), self.path.stat()):
+                        return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()  # another writer has put another file there, or taken it away
 
     def __enter__(self) -> "AnswerFile":
         return self
