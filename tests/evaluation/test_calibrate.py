@@ -95,15 +95,17 @@ def test_a_target_that_is_out_of_reach_writes_nothing_and_is_status_1(bundle, ph
         (photos / "blue" / f"{i}.png").replace(photos / "green" / f"was-blue{i}.png")
     assert main(["calibrate", str(bundle), str(photos), "--target-precision", "0.98", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
-    assert told["problem"].startswith("no threshold reaches a precision of 0.98 on these 70 pictures")
+    assert told["problem"].startswith(
+        "no threshold that leaves at least 50 answers reaches a precision of 0.98 on these 70 pictures"
+    )
     assert told["bundle"] is None
     assert bundle.read_bytes() == before
 
 
 def test_a_threshold_of_another_temperature_is_removed_and_that_is_said(bundle, photos, tmp_path):
     taxonet.calibrate(bundle, photos, target_coverage=0.8)
-    for i in range(15):
-        (photos / "red" / f"{i}.png").unlink()
+    for i in range(1, 10):  # hardly a wrong one is left: the network may be surer
+        (photos / "red" / f"wrong{i}.png").unlink()
     found = taxonet.calibrate(bundle, photos)
     assert read_info(bundle).threshold is None
     assert "belonged to the old temperature" in found.note
@@ -128,7 +130,7 @@ def test_validation_pictures_are_taken_and_test_pictures_never(bundle, fill, tmp
 def test_pictures_that_are_all_right_leave_the_temperature_at_1(bundle, fill, tmp_path, capsys):
     photos = fill(tmp_path / "easy", red=3, green=3)
     assert main(["calibrate", str(bundle), str(photos)]) == 0
-    assert "temperature  1.0000  (all 6 answers are right or nearly so" in capsys.readouterr().out
+    assert "temperature  1.0000  (it stays: all 6 answers are right or nearly so" in capsys.readouterr().out
     assert read_info(bundle).temperature == 1.0
 
 

@@ -114,3 +114,14 @@ def test_a_temperature_is_kept_only_if_it_helps_pictures_it_was_not_fitted_on(se
 def test_both_happen_to_calibrated_networks():
     kept = [fit_calibration(*sampled(n=60, temperature=1.0, seed=seed)).temperature != 1 for seed in range(12)]
     assert 0 < sum(kept) < 12
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_bundle_keeps_the_temperature_that_it_has_where_a_new_one_does_not_help(seed):
+    logits, targets = sampled(n=60, temperature=2.0, seed=seed)
+    found = fit_calibration(logits, targets, current=2.0)  # right already
+    apart = log_loss(targets, softened(logits, cross_fitted(logits, targets)), labels=range(5))
+    right = log_loss(targets, softened(logits, 2.0), labels=range(5))
+    assert (found.temperature == 2.0) == (apart >= right)
+    assert found.after["log_loss"] == pytest.approx(min(apart, right))
+    assert found.before["log_loss"] == pytest.approx(log_loss(targets, softened(logits, 1.0), labels=range(5)))

@@ -14,6 +14,7 @@ import pytest
 import taxonet
 from taxonet.cli.app import main
 from taxonet.errors import DataError, UsageError
+from taxonet.inference import job as job_module
 from taxonet.inference import results
 from taxonet.inference.results import AnswerFile, JsonLines
 
@@ -249,6 +250,28 @@ def test_a_finished_table_that_grows_is_restored_under_the_lock(photos, whole, s
     assert job(photos, out, small_bundle, resume=True).resumed == 300
     assert out.read_bytes() == whole[".parquet"].read_bytes()
     assert not journal.exists()
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_job_that_ends_while_another_opens_its_model_is_not_touched(
+    photos, small_bundle, tmp_path, monkeypatch, name, resume
+):
+    out, original, other = tmp_path / name, job_module.load, other_weights(small_bundle, tmp_path)
+    few = sorted(photos.iterdir())[:5]
+
+    def load(*arguments):
+        monkeypatch.setattr(job_module, "load", original)
+        job(few, out, small_bundle)
+        return original(*arguments)
+
+    monkeypatch.setattr(job_module, "load", load)
+    sentence = "was begun with other weights" if resume else "is there already"
+    with pytest.raises(UsageError, match=sentence):
+        job(few, out, other, resume=resume)
+    before = out.read_bytes()
+    assert job(few, out, small_bundle, resume=True).resumed == 5
+    assert out.read_bytes() == before
 
 
 def test_the_file_that_is_locked_is_the_one_that_has_the_name(tmp_path, monkeypatch):

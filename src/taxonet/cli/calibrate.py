@@ -75,13 +75,14 @@ def calibrate(
 def _print(result: "CalibrationResult") -> None:
     fitted = result.calibration
     print(f"pictures     {fitted.n}  (split: {result.split})")
-    why = f"  ({fitted.reason})" if fitted.reason else f"  (the bundle had {result.temperature_before:.4f})"
+    why = f"  (it stays: {fitted.reason})" if fitted.reason else f"  (the bundle had {result.temperature_before:.4f})"
     print(f"temperature  {fitted.temperature:.4f}{why}")
     change = fitted.log_loss_change_ci
     interval = f"; change {change[0]:+.4f} to {change[1]:+.4f}" if change else ""
     print(f"log-loss     {fitted.before['log_loss']:.4f} → {fitted.after['log_loss']:.4f}  (without, with{interval})")
     print(f"calibration  {fitted.before['ece']:.4f} → {fitted.after['ece']:.4f}  (expected error over 15 bins)")
-    print("             with: each fifth of the pictures at the temperature that the other fifths give")
+    if not fitted.reason:
+        print("             with: each fifth of the pictures at the temperature that the other fifths give")
     if result.choice:
         _print_choice(result.choice)
     for text in (result.note, result.problem):

@@ -90,7 +90,7 @@ def calibrate(
     chosen, samples, findings = read_split(data, split, prefer=("val",))
     raw = evaluate_samples(classifier, samples, progress)
     assert raw.scores is not None
-    calibration = fit_calibration(raw.scores.logits, raw.scores.targets)
+    calibration = fit_calibration(raw.scores.logits, raw.scores.targets, classifier.info.temperature)
     choice = _choose(raw.scores, calibration.temperature, target)
     problem = _problem(target, raw.scores.right) if target and choice is None else None
     threshold, note = _threshold(classifier, calibration, choice)
@@ -155,8 +155,9 @@ def _problem(target: tuple[str, float], right: np.ndarray[tuple[int], np.dtype[n
             f"a precision of {target[1]:g} is told by at least {fewest} answers, "
             f"there are {len(right)} pictures; nothing was written"
         )
+    least = f" that leaves at least {fewest} answers" if target[0] == "precision" else ""
     return (
-        f"no threshold reaches a {target[0]} of {target[1]:g} on these {len(right)} pictures "
+        f"no threshold{least} reaches a {target[0]} of {target[1]:g} on these {len(right)} pictures "
         f"(without one it is {right.mean():.3f}); nothing was written"
     )
 

@@ -38,8 +38,8 @@ class Calibration:
     that the bundle has already may have been fitted on these very pictures.
     `log_loss_change_ci` is a 95 % bootstrap interval over pictures of after − before.
 
-    A temperature that does not lower the log-loss of the pictures it was not fitted on is not kept: it stays 1, `after`
-    is `before`, and `reason` gives the figures.
+    A temperature that does not lower the log-loss of the pictures it was not fitted on is not kept: the one that the
+    bundle has stays, `after` is with that one, and `reason` gives the figures.
     """
 
     temperature: float
@@ -123,29 +123,36 @@ def cross_fitted(logits: NDArray[np.floating], targets: NDArray[np.int64]) -> ND
     return temperatures
 
 
-def fit_calibration(logits: NDArray[np.floating], targets: NDArray[np.int64]) -> Calibration:
-    """Fit a temperature on all pictures, measure by cross-fitting what it is worth, and keep it if it helps."""
+def fit_calibration(logits: NDArray[np.floating], targets: NDArray[np.int64], current: float = 1.0) -> Calibration:
+    """Fit a temperature on all pictures, measure by cross-fitting what it is worth, and keep it if it helps.
+
+    Args:
+        logits: (n, classes), before any temperature.
+        targets: the true classes, (n,).
+        current: the temperature that the bundle has, which stays where a new one does not help.
+    """
     targets = np.asarray(targets)
     fitted, temperatures = fit_temperature(logits, targets), cross_fitted(logits, targets)
-    before, after = softened(logits, 1.0), softened(logits, temperatures)
-    losses = [picture_losses(probabilities, targets)[0] for probabilities in (before, after)]
-    change = losses[1] - losses[0]
-    if fitted.reason is None and change.mean() >= 0:
-        worse = f"{losses[0].mean():.4f} → {losses[1].mean():.4f}"
+    losses = {
+        name: picture_losses(softened(logits, temperature), targets)[0]
+        for name, temperature in (("none", 1.0), ("now", current), ("new", temperatures))
+    }
+    reason = fitted.reason
+    if reason is None and losses["new"].mean() >= losses["now"].mean():
+        worse = f"{losses['now'].mean():.4f} → {losses['new'].mean():.4f}"
         reason = (
             f"{fitted.value:.4f} fits these {len(targets)} pictures but does not help those held out: log-loss {worse}"
         )
-        fitted = Temperature(1.0, reason)
-    kept = fitted.reason is None
+    held_out = temperatures if reason is None else np.full(len(targets), current)
     return Calibration(
-        temperature=fitted.value,
+        temperature=fitted.value if reason is None else current,
         n=len(targets),
         folds=int(folds_of(targets).max()) + 1,
-        before=_figures(before, targets),
-        after=_figures(after if kept else before, targets),
-        log_loss_change_ci=_interval(change) if kept else None,
-        held_out=temperatures if kept else np.ones(len(targets)),
-        reason=fitted.reason,
+        before=_figures(softened(logits, 1.0), targets),
+        after=_figures(softened(logits, held_out), targets),
+        log_loss_change_ci=_interval(losses["new"] - losses["none"]) if reason is None else None,
+        held_out=held_out,
+        reason=reason,
     )
 
 

@@ -159,7 +159,7 @@ def _calibration(result: Evaluation, fitted: Calibration | None) -> dict[str, An
 
 def _calibration_note(fitted: Calibration) -> str:
     if fitted.reason:
-        return f"The temperature stays 1: {fitted.reason}."
+        return f"The temperature stays {fitted.temperature:.3g}: {fitted.reason}."
     change = fitted.log_loss_change_ci
     interval = f" (95 % interval of the change {change[0]:+.3f} to {change[1]:+.3f})" if change else ""
     return (

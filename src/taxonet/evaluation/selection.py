@@ -131,8 +131,8 @@ def _threshold(confidence: NDArray[np.floating], right: NDArray[np.bool_], targe
 
 
 def fewest_answers(precision: float) -> int:
-    """How many answers must remain for a precision to be told from 1; 20 for a precision of 1 itself."""
-    return math.ceil(1 / (1 - precision) - 1e-9) if precision < 1 else 20
+    """How many answers must remain for a precision to be told from 1; 1,000 for all from 0.999 on, 1 itself too."""
+    return math.ceil(1 / (1 - min(precision, 0.999)) - 1e-9)
 
 
 def _cuts(

@@ -75,17 +75,22 @@ def predict_files(
     target = Path(out)
     sources = Inputs([inputs] if isinstance(inputs, str | os.PathLike) else inputs, lists)
     journal = _journal(target)
-    record = _read_record(target, journal, resume)
+    record = _before(target, journal, resume)
     total = sources.count()  # also refuses at once what the work would meet after hours
     classifier = load(model, record.get("engine", engine) if engine == "auto" else engine)
     facts = _facts(classifier, top, threshold)
-    if record:
-        _check_record(target, record, facts)
-    else:
-        write_atomically(_record_path(target), (json.dumps(facts, indent=2) + "\n").encode())
-    begun = target if journal != target and target.exists() else None  # a finished table, which is to grow
-    restore = (lambda: from_parquet(begun, journal)) if begun else None
-    with AnswerFile(journal, _layout(target, classifier, top), restore) as answers:
+
+    def begin(empty: bool) -> None:
+        """Under the lock, as another job may have come and gone while the model was opened."""
+        finished = journal != target and target.exists()
+        if empty and not finished:
+            write_atomically(_record_path(target), (json.dumps(facts, indent=2) + "\n").encode())
+            return
+        _check_record(target, _read_record(target, resume), facts)
+        if empty:
+            from_parquet(target, journal)
+
+    with AnswerFile(journal, _layout(target, classifier, top), begin) as answers:
         for path in {target, journal, _record_path(target)}:
             remove_leftovers(path)  # nobody else writes: the journal is locked
         found = _work(classifier, sources, answers, (top, threshold), progress, total)
@@ -158,10 +163,19 @@ def _record_path(target: Path) -> Path:
     return target.with_name(f"{target.name}.run.json")
 
 
-def _read_record(target: Path, journal: Path, resume: bool) -> dict[str, Any]:
-    """What the file that is to be resumed was begun with; nothing where the work begins."""
-    if not target.exists() and not journal.exists():
+def _before(target: Path, journal: Path, resume: bool) -> dict[str, Any]:
+    """What the file that is to be resumed was begun with; nothing where the work begins, or ended as it began."""
+    if resume and not _has_answers(journal) and (journal == target or not target.exists()):
         return {}
+    return _read_record(target, resume) if target.exists() or journal.exists() else {}
+
+
+def _has_answers(file: Path) -> bool:
+    return file.exists() and file.stat().st_size > 0
+
+
+def _read_record(target: Path, resume: bool) -> dict[str, Any]:
+    """What the file that is to be resumed was begun with; refused where nobody asked to resume it."""
     if not resume:
         raise UsageError(f"{target} is there already: --resume goes on with it, or remove it")
     path = _record_path(target)

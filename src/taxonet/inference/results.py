@@ -144,8 +144,11 @@ class JsonLines:
 class AnswerFile:
     """A file of answers that grows: taken up where its last whole answer ends, locked against another writer."""
 
-    def __init__(self, path: Path, layout: Format, restore: Callable[[], None] | None = None) -> None:
-        """Open or make `path`; an empty file is first replaced by what `restore` writes there in one step.
+    def __init__(self, path: Path, layout: Format, begin: Callable[[bool], None] = lambda empty: None) -> None:
+        """Open or make `path`.
+
+        `begin` is called once the file is locked and before it is read, with whether it is empty; it may refuse the
+        file, or put another one in its place.
 
         Raises UsageError when it belongs to another writer or is not a file of answers.
         """
@@ -154,22 +157,28 @@ class AnswerFile:
         self._synced = time.monotonic()
         self._file = self._taken()
         try:
-            if restore and not os.fstat(self._file.fileno()).st_size:
-                self._restore(restore)
+            self._begin(begin)
             self._repair()
         except BaseException:
             self._file.close()
             raise
 
-    def _restore(self, restore: Callable[[], None]) -> None:
+    def _begin(self, begin: Callable[[bool], None]) -> None:
+        empty = not os.fstat(self._file.fileno()).st_size
         try:
-            restore()
+            begin(empty)
         except BaseException:
-            with suppress(OSError):  # empty, and it was not there before
-                self.path.unlink()
+            if empty:
+                with suppress(OSError):
+                    self.path.unlink()
             raise
-        emptied, self._file = self._file, self._taken()  # the old one stays locked until the new one is
-        emptied.close()
+        before, self._file = self._file, self._taken_anew()  # the old one stays locked until the new one is
+        if before is not self._file:
+            before.close()
+
+    def _taken_anew(self) -> io.FileIO:
+        same = os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
+        return self._file if same else self._taken()
 
     def _taken(self) -> io.FileIO:
         """The file that has the path, locked."""
