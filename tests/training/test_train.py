@@ -366,6 +366,14 @@ def test_data_that_cannot_be_used(tmp_path):
             taxonet.train(data, out=tmp_path / "run", **QUICK)
 
 
+@pytest.mark.parametrize(("text", "told"), [("[]", "lacks 'source'"), ("{}", "lacks 'source'"), ("3", "holds no run")])
+def test_a_run_json_that_lacks_what_a_run_needs_is_one_sentence(begun, text, told):
+    data, run = begun
+    (run / "run.json").write_text(text)
+    with pytest.raises(UsageError, match=told):
+        taxonet.train(data, out=run, resume=True)
+
+
 def test_a_folder_with_a_run_is_not_overwritten(run, colours):
     with pytest.raises(UsageError, match="--resume"):
         taxonet.train(colours, out=run.run, **QUICK)
@@ -448,7 +456,7 @@ def resized(path):
             lambda data: (data / "red" / "000.png").rename(data / "blue" / "was-red.png"),
             "1 new (blue/was-red.png); 1 gone or unreadable (red/000.png)",
         ),
-        (lambda data: resized(data / "red" / "000.png"), "the size of a file"),
+        (lambda data: resized(data / "red" / "000.png"), "1 of another size (red/000.png)"),
     ],
 )
 def test_resume_on_pictures_that_have_changed_names_the_change(begun, change, told):
@@ -457,6 +465,40 @@ def test_resume_on_pictures_that_have_changed_names_the_change(begun, change, to
     with pytest.raises(DataError) as caught:
         taxonet.train(data, out=run, resume=True)
     assert f"began with: {told}; put them back, or begin another run" in str(caught.value)
+
+
+@pytest.fixture
+def begun_of_table(colours, tmp_path):
+    """The same from a table with a test split."""
+    names = sorted(f"{path.parent.name}/{path.name}" for path in colours.glob("*/*.png"))
+    rows = [(name, name.split("/")[0], ("train", "train", "val", "test")[i % 4]) for i, name in enumerate(names)]
+    shutil.copytree(colours, tmp_path / "data")
+    table = tmp_path / "data" / "table.csv"
+    write_rows(table, rows)
+    result = taxonet.train(table, out=tmp_path / "run", **{**QUICK, "epochs": 1})
+    return table, rows, result.run
+
+
+def write_rows(table, rows):
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label", "split"), *rows])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda rows: [(rows[0][0], "green", rows[0][2]), *rows[1:]], "1 of another class (blue/000.png)"),
+        (lambda rows: [(*rows[0][:2], "val"), *rows[1:]], "1 in another split (blue/000.png)"),
+        (lambda rows: rows[::-1], "the same in another order"),
+        (lambda rows: [row for row in rows if row[0] != rows[3][0]], "1 gone or unreadable (blue/003.png)"),  # a test's
+    ],
+)
+def test_resume_on_a_table_that_has_changed_names_the_change(begun_of_table, change, told):
+    table, rows, run = begun_of_table
+    write_rows(table, change(rows))
+    with pytest.raises(DataError) as caught:
+        taxonet.train(table, out=run, resume=True)
+    assert f"began with: {told}; put them back" in str(caught.value)
 
 
 def test_a_run_goes_on_where_its_data_has_moved(begun, tmp_path):
@@ -477,6 +519,13 @@ def test_ctrl_c_while_pictures_are_opened_says_how_to_go_on(colours, tmp_path, m
         assert main(["train", str(colours), "--out", str(tmp_path / "early"), "--model", QUICK["model"]]) == 130
     assert "stopped; nothing was written" in capsys.readouterr().err
     assert not (tmp_path / "early").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["taxonet.training.train"], "plan", stopped)
+        words = ["train", str(colours), "--out", str(tmp_path / "early"), "--budget", "1m"]
+        assert main(words) == 130
+    assert "stopped; nothing was written" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 2
+    assert "does not exist, there is no run to resume; begin one without --resume" in capsys.readouterr().err
     with monkeypatch.context() as patch:
         patch.setattr(job, "Training", stopped)
         assert main(["train", str(colours), "--out", str(tmp_path / "late"), "--model", QUICK["model"]]) == 130

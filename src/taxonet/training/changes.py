@@ -4,8 +4,10 @@ import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from taxonet.data import Sample
+from taxonet.training.pictures import size_of
 
 NAMED = 2  # pictures that the sentence names of each kind
 
@@ -22,18 +24,25 @@ def changes(run: Path, source: Path, data: Path, now: Mapping[str, Sequence[Samp
     is_folder = data.is_dir()
     old_root, new_root = (place if is_folder else place.parent for place in (source.absolute(), data.absolute()))
     before = {split: _stored(run / f"{split}.csv", old_root) for split in now}
-    after = {split: {_name(x.path.absolute(), new_root): x.label for x in samples} for split, samples in now.items()}
-    old = {name: label for pictures in before.values() for name, label in pictures.items()}
-    new = {name: label for pictures in after.values() for name, label in pictures.items()}
+    after = {split: _now(samples, new_root) for split, samples in now.items()}
+    old = {name: facts for pictures in before.values() for name, facts in pictures.items()}
+    new = {name: facts for pictures in after.values() for name, facts in pictures.items()}
+    both = old.keys() & new.keys()
     kinds = {
         "new": new.keys() - old.keys(),
         "gone or unreadable": old.keys() - new.keys(),
-        "in another class": {name for name in old.keys() & new.keys() if old[name] != new[name]},
+        "of another class": {name for name in both if old[name].label != new[name].label},
+        "of another size": {name for name in both if old[name].size not in ("", new[name].size)},
     }
     if not any(kinds.values()):  # a new picture divides the others anew, which would name them all
         kinds = {"in another split": {name for split in now for name in before[split].keys() - after[split].keys()}}
     told = [_told(sorted(names), kind) for kind, names in kinds.items() if names]
-    return "; ".join(told) or "the size of a file"
+    return "; ".join(told) or "the same in another order"
+
+
+class _Facts(NamedTuple):
+    label: str
+    size: str  # empty where the table does not say
 
 
 def _told(names: Sequence[str], kind: str) -> str:
@@ -41,10 +50,15 @@ def _told(names: Sequence[str], kind: str) -> str:
     return f"{len(names):,} {kind} ({', '.join(names[:NAMED])}{more})"
 
 
-def _stored(table: Path, root: Path) -> dict[str, str]:
+def _now(samples: Sequence[Sample], root: Path) -> dict[str, _Facts]:
+    return {_name(x.path.absolute(), root): _Facts(x.label, str(size_of(x.path))) for x in samples}
+
+
+def _stored(table: Path, root: Path) -> dict[str, _Facts]:
     try:
         with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return {_name(Path(row["path"]), root): row["label"] for row in csv.DictReader(file)}
+            rows = csv.DictReader(file)
+            return {_name(Path(row["path"]), root): _Facts(row["label"], row.get("bytes") or "") for row in rows}
     except (OSError, KeyError):  # of a run that was stopped before it was written, or of an older release
         return {}
 

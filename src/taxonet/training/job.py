@@ -66,6 +66,11 @@ from taxonet.weights.networks import save_network
 LISTED = 12  # classes that the start names
 
 
+def _top1(found: Evaluation) -> str:
+    (low, high), n = found.metrics.top1_ci, found.metrics.n
+    return f"top-1 {found.metrics.top1:.3f} (95 % interval {low:.3f} to {high:.3f}, {n:,} pictures)"
+
+
 def where_it_goes_on(training: Training) -> str:
     """Where a resumed run goes on."""
     position, recipe = training.position, training.recipe
@@ -131,7 +136,7 @@ class Job:
             check_division(start.plain, self.recipe, len(train), self.world)
         self._identify(train)
         if resume:
-            self._check_unchanged(train)
+            self._check_unchanged()
         self.world.agreed(lambda: self._record(train, resume))
         return self._fit(train, pictures, resume)
 
@@ -158,10 +163,7 @@ class Job:
 
     def _report_pictures(self, training: int) -> None:
         split, test = self.split, f", {len(self.split.test)} for the test" if self.split.test else ""
-        self.listener.say(
-            f"pictures: {training} for training, {len(split.val)} for validation ({split.origin}){test}"
-            + (f"; {len(self.findings)} left out" if self.findings else "")
-        )
+        self.listener.say(f"pictures: {training} for training, {len(split.val)} for validation ({split.origin}){test}")
         for line in self.screened.lines():
             self.listener.say(line)
         for finding in self.findings[:20]:
@@ -192,7 +194,8 @@ class Job:
             say(line)
 
     def _identify(self, train: Sequence[Sample]) -> None:
-        self.fingerprint = fingerprint([*train, *self.split.val], self.data)
+        self.used = {"train": train, "val": self.split.val, "test": self.split.test}
+        self.fingerprint = fingerprint(self.used, self.data)
         identity = json.dumps(
             [self.variant, self.recipe.to_toml(), self.fingerprint, self.split.classes, str(self.preprocessing)]
             + ([self.teacher.digest] if self.teacher else [])
@@ -201,16 +204,15 @@ class Job:
         if len(set(self.world.gather(self.key.encode()))) > 1:
             raise DataError(f"the processes do not see the same pictures in {self.data}")
 
-    def _check_unchanged(self, train: Sequence[Sample]) -> None:
+    def _check_unchanged(self) -> None:
         """Refuse to go on with other pictures or another teacher, and name the change."""
         begun = self.before.get("teacher")
         if begun and self.teacher and self.teacher.digest != begun:
             raise DataError(f"the teacher {self.teacher.name} is not the one that the run in {self.run} began with")
         if self.before["fingerprint"] == self.fingerprint:
             return
-        now = {"train": train, "val": self.split.val}
         source = Path(self.before["source"])
-        found = self.world.from_first(lambda: os.fsencode(changes(self.run, source, self.data, now)))
+        found = self.world.from_first(lambda: os.fsencode(changes(self.run, source, self.data, self.used)))
         raise DataError(
             f"the pictures of {self.data} are not those that the run in {self.run} began with: {os.fsdecode(found)}; "
             "put them back, or begin another run"
@@ -224,7 +226,7 @@ class Job:
             self._write_facts(len(train))
         elif self.log != self.before.get("log", ""):
             self._write_run(self.before | {"log": self.log})
-        for name, samples in (("train", train), ("val", self.split.val), ("test", self.split.test)):
+        for name, samples in self.used.items():
             if samples and not (self.run / f"{name}.csv").exists():  # a kill may have come before
                 write_table(self.run / f"{name}.csv", samples)
 
@@ -407,11 +409,9 @@ class Job:
             budget=self._spent(training).as_dict() if self.budget else None,
         )
         write_report(self.run / REPORT, report)
-        low, high = evaluation.metrics.top1_ci
-        self.listener.say(
-            f"validation top-1 {evaluation.metrics.top1:.3f} (95 % interval {low:.3f} to {high:.3f}, "
-            f"{evaluation.metrics.n} pictures)" + (f", test top-1 {test.metrics.top1:.3f}" if test else "")
-        )
+        for part, found in (("validation", evaluation), ("test", test)):
+            if found:
+                self.listener.say(f"{part} {_top1(found)}")
         if self.budget:
             self.listener.say(str(self._spent(training)))
         self.listener.say(f"bundle: {self.run / BUNDLE}    report: {self.run / REPORT}")

@@ -14,6 +14,7 @@ from taxonet.training.choose import NAMED
 from taxonet.training.recipe import Recipe, read_recipe
 
 RECIPE, RUN, EXCLUDE = "recipe.toml", "run.json", "exclude.txt"
+NEEDED = ("source", "fingerprint", "model", "counts")  # of run.json, by a run that goes on
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,11 @@ def _is_of_this_launch(run: Path) -> bool:
 def _stored_run(run: Path) -> dict[str, Any]:
     try:
         stored: dict[str, Any] = json.loads((run / RUN).read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        missing = next((name for name in NEEDED if name not in stored), None)
+    except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"{run} holds no run to resume: {error}") from error
+    if missing:
+        raise UsageError(f"{run} holds no run to resume: its {RUN} lacks '{missing}'")
     return stored
 
 
@@ -88,6 +92,8 @@ def _check_run_folder(run: Path, resume: bool) -> None:
         raise UsageError(f"{run} is a file, --out must be a folder")
     check_folder(run)
     if resume and not (run / RECIPE).is_file():
+        if not run.exists():
+            raise UsageError(f"{run} does not exist, there is no run to resume; begin one without --resume")
         hint = "; the start there was cut off, begin it again without --resume" if _leftovers(run) else ""
         raise UsageError(f"{run} holds no run to resume, there is no {RECIPE} in it{hint}")
     if not resume and run.is_dir() and any(run.iterdir()) and not _leftovers(run):
@@ -111,6 +117,6 @@ def _is_temporary(name: str) -> bool:
 
 def _is_ours(run: Path) -> bool:
     try:
-        return {"fingerprint", "model", "counts"} <= _stored_run(run).keys()
-    except (UsageError, AttributeError):
+        return bool(_stored_run(run))
+    except UsageError:
         return False

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,12 +170,21 @@ def _free_memory() -> int:
         return 4 * 2**30
 
 
-def fingerprint(samples: Sequence[Sample], source: Path) -> str:
-    """A hash of names, labels and sizes: two runs on the same pictures have the same."""
+def fingerprint(splits: Mapping[str, Sequence[Sample]], source: Path) -> str:
+    """A hash of names, labels, sizes and order in each split: two runs on the same pictures have the same."""
     digest = hashlib.sha256()
     root = source if source.is_dir() else source.parent
-    for sample in samples:
-        name = os.path.relpath(sample.path, root)
-        size = sample.path.stat().st_size if sample.path.exists() else -1
-        digest.update(f"{name}\t{sample.label}\t{size}\n".encode(errors="surrogateescape"))
+    for split, samples in splits.items():
+        for sample in samples:
+            name = os.path.relpath(sample.path, root)
+            line = f"{split}\t{name}\t{sample.label}\t{size_of(sample.path)}\n"
+            digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, -1 of one that has gone."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

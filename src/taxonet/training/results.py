@@ -11,6 +11,7 @@ from taxonet.checking import Issue
 from taxonet.data import Finding, Sample
 from taxonet.evaluation import Evaluation
 from taxonet.files import write_atomically
+from taxonet.training.pictures import size_of
 from taxonet.training.recipe import Recipe
 
 BUNDLE, REPORT = "model.safetensors", "report.html"
@@ -47,11 +48,11 @@ class TrainResult:
 
 
 def write_table(path: Path, samples: Sequence[Sample]) -> None:
-    """A CSV that `taxonet evaluate` reads; absolute paths, so that the run's folder may move."""
+    """A CSV that `taxonet evaluate` reads; absolute paths, so that the run's folder may move, and each file's size."""
     with io.StringIO(newline="") as text:
         writer = csv.writer(text)
-        writer.writerow(["path", "label"])
-        writer.writerows([str(sample.path.absolute()), sample.label] for sample in samples)
+        writer.writerow(["path", "label", "bytes"])
+        writer.writerows([str(x.path.absolute()), x.label, size_of(x.path)] for x in samples)
         write_atomically(path, text.getvalue().encode(errors="surrogateescape"))
 
 

@@ -95,33 +95,33 @@ def train(
     run = Path(out)
     with join(device) as world:
         listener: Listener = Terminal() if progress and world.first else Silent()
-        opening = open_run(run, resume, world, listener.say)
-        before, stored = opening.facts, opening.recipe
-        chosen = _budget_before(run, opening.resume, before, budget, world)
-        variant = find(before.get("model", model or DEFAULT_MODEL)).name
-        if opening.resume and model is not None and find(model).name != variant:
-            raise UsageError(f"the run in {run} trains {variant}, not {model}")
-        if stored is not None:
-            check_nothing_else_is_asked(run, stored, recipe, overrides)
-            check_same_weights(run, before.get("weights", "auto"), str(weights))
-        seed, fraction = _split_values(recipe, overrides, stored)
-        listed = kept_exclusions(run, before, exclude) if opening.resume else asked_exclusions(exclude)
-        checked = kept_check(run, before, check) if opening.resume else check
-        screened = prepare(data, fraction, seed, listed, checked)
-        keeps_memory = keep_memory and keep_freed_memory()  # before the first tensor
-        begins = before.get("weights", str(weights))
-        if budget is not None and chosen is None:
-            wish = Wish(model, recipe, begins, overrides)
-            chosen, candidate = plan(budget, wish, screened.split, started, listener, explain, world)
-            variant, begins = candidate.network, candidate.weights
-            recipe, overrides = recipe or chosen.chosen["recipe"], overrides | dict(chosen.values)
-        job = Job(Path(data), run, variant, screened, begins, listener, world)
-        job.explain, job.before, job.keeps_memory = explain, before, keeps_memory
-        if chosen:
-            job.budget, job.began = chosen, started - (chosen.used if opening.resume else PYTHON_SECONDS)
-        job.keep_checkpoints, job.checkpoint_seconds = keep_checkpoints, checkpoint_seconds
-        job.log = before.get("log", "") if log is None else log
         with _naming_the_run(run, world, listener):
+            opening = open_run(run, resume, world, listener.say)
+            before, stored = opening.facts, opening.recipe
+            chosen = _budget_before(run, opening.resume, before, budget, world)
+            variant = find(before.get("model", model or DEFAULT_MODEL)).name
+            if opening.resume and model is not None and find(model).name != variant:
+                raise UsageError(f"the run in {run} trains {variant}, not {model}")
+            if stored is not None:
+                check_nothing_else_is_asked(run, stored, recipe, overrides)
+                check_same_weights(run, before.get("weights", "auto"), str(weights))
+            seed, fraction = _split_values(recipe, overrides, stored)
+            listed = kept_exclusions(run, before, exclude) if opening.resume else asked_exclusions(exclude)
+            checked = kept_check(run, before, check) if opening.resume else check
+            screened = prepare(data, fraction, seed, listed, checked)
+            keeps_memory = keep_memory and keep_freed_memory()  # before the first tensor
+            begins = before.get("weights", str(weights))
+            if budget is not None and chosen is None:
+                wish = Wish(model, recipe, begins, overrides)
+                chosen, candidate = plan(budget, wish, screened.split, started, listener, explain, world)
+                variant, begins = candidate.network, candidate.weights
+                recipe, overrides = recipe or chosen.chosen["recipe"], overrides | dict(chosen.values)
+            job = Job(Path(data), run, variant, screened, begins, listener, world)
+            job.explain, job.before, job.keeps_memory = explain, before, keeps_memory
+            if chosen:
+                job.budget, job.began = chosen, started - (chosen.used if opening.resume else PYTHON_SECONDS)
+            job.keep_checkpoints, job.checkpoint_seconds = keep_checkpoints, checkpoint_seconds
+            job.log = before.get("log", "") if log is None else log
             return job.work(stored or recipe, {} if stored else overrides, opening.resume)
 
 
