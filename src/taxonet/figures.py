@@ -16,3 +16,8 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """1 picture, 2,000 pictures; 1 class, 2 classes."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -68,3 +68,14 @@ def test_a_list_of_other_data_is_refused(photos):
 def test_a_list_that_is_not_there(tmp_path):
     with pytest.raises(UsageError, match="cannot be read"):
         read_exclusions(tmp_path / "none.txt")
+
+
+def test_a_picture_that_is_left_out_already_is_not_named_again(photos, tmp_path):
+    name = sorted(path.name for path in (photos / "cat").iterdir())[0]
+    shutil.copy(photos / "cat" / name, photos / "cat" / "copy.png")
+    shutil.copy(photos / "cat" / name, photos / "coffee" / "copy.png")
+    taxonet.check(photos, labels=False).write_exclusions(tmp_path / "list.txt")
+    text = (tmp_path / "list.txt").read_text()
+    for picture in (f"cat/{name}", "cat/copy.png", "coffee/copy.png"):
+        assert [line for line in text.splitlines() if line.lstrip("#") == picture] == [picture]
+    assert "of them stand above" in text

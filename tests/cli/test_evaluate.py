@@ -37,7 +37,7 @@ def test_text(evaluate, fill, tmp_path):
     assert lines[0] == "pictures    4  (split: test)"
     assert lines[1].startswith("top-1       1.0000  (95 % interval 0.5101 to 1.0000)")
     assert ["red", "3", "1.000", "1.000", "1.000"] in [line.split() for line in lines]
-    assert "without pictures: green (1 classes)" in out
+    assert "without pictures: green (1 class)" in out
 
 
 def test_a_class_unknown_to_the_model_is_a_finding_and_status_1(evaluate, fill, paint, tmp_path, broken_jpeg):

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from taxonet import evaluate
+from taxonet.cli.app import main
 from taxonet.errors import BundleError, DataError, UsageError
 
 
@@ -124,3 +125,40 @@ def test_the_json_form(colour_classifier, fill, tmp_path):
     absent = {"recall": None, "precision": None, "f1": None, "recall_ci": None, "precision_ci": None}
     assert fields["per_class"][1] == {"label": "green", "n": 0} | absent
     json.dumps(fields, allow_nan=False)
+
+
+def test_figures_on_photos_that_were_trained_on_are_told_to_flatter(small_bundle, fill, tmp_path, capsys):
+    data = fill(tmp_path / "data", red=3, green=3)
+    run = tmp_path / "run"
+    run.mkdir()
+    bundle = shutil.copy(small_bundle, run / "model.safetensors")
+    trained = [data / "red" / "0.png", data / "green" / ".." / "green" / "1.png"]
+    (run / "train.csv").write_text("path,label\n" + "".join(f"{path},x\n" for path in trained))
+    told = "warning: the model was trained on 2 of these 6 pictures (train.csv beside it), so its figures here flatter"
+    assert main(["evaluate", str(bundle), str(data)]) == 0
+    assert told in capsys.readouterr().out
+    page = tmp_path / "page.html"
+    found = evaluate(bundle, data, html=page)
+    assert (found.trained_on, found.as_dict()["trained_on"]) == (2, 2)
+    assert "trained on 2 of these 6 pictures" in page.read_text()
+    assert main(["calibrate", str(bundle), str(data)]) == 0
+    assert told in capsys.readouterr().out
+    other = shutil.copy(small_bundle, tmp_path / "other.safetensors")
+    assert main(["compare", str(bundle), str(other), "--data", str(data), "--runs", "0"]) == 0
+    assert "warning: run was trained on 2 of these 6 pictures" in capsys.readouterr().out
+    assert evaluate(other, data).trained_on == 0
+
+
+def test_five_classes_or_fewer_have_no_top_5_to_tell(small_bundle, fill, tmp_path, capsys):
+    assert main(["evaluate", str(small_bundle), str(fill(tmp_path / "data", red=3, green=3))]) == 0
+    assert "top-5" not in capsys.readouterr().out
+
+
+def test_many_pictures_of_unknown_classes_are_not_all_printed(small_bundle, fill, paint, tmp_path, capsys):
+    data = fill(tmp_path / "data", red=3)
+    for i in range(25):
+        paint(data / "violet" / f"{i}.png")
+    assert main(["evaluate", str(small_bundle), str(data)]) == 1
+    out = capsys.readouterr().out
+    assert out.count("violet/") == 20
+    assert "… and 5 more (--json has all)" in out

@@ -92,10 +92,14 @@ def test_a_stopped_comparison_says_so_and_goes_on(trained, colours, tmp_path, mo
 
 
 def test_wishes_that_differ_from_those_of_the_stopped_one_are_refused(trained, colours):
-    with pytest.raises(UsageError, match=r"has values .*'epochs': 1.*it keeps its own"):
+    with pytest.raises(UsageError, match="has epochs 1, not 2; it keeps its own"):
         train_and_compare(colours, MODELS, out=trained.out, resume=True, **{**QUICK, "epochs": 2})
     with pytest.raises(UsageError, match="has models"):
         train_and_compare(colours, [*MODELS, "resnet32_cifar"], out=trained.out, resume=True, **QUICK)
+    with pytest.raises(UsageError, match="has budget nothing of its own, not 1m; it keeps its own"):
+        train_and_compare(colours, MODELS, out=trained.out, resume=True, budget="1m")
+    kept = train_and_compare(colours, MODELS, out=trained.out, resume=True, runs=0)  # needs nothing again
+    assert kept.runs == trained.runs
     with pytest.raises(UsageError, match="not empty; add --resume"):
         train_and_compare(colours, MODELS, out=trained.out, **QUICK)
 

@@ -30,11 +30,11 @@ def write_exclusions(path: str | os.PathLike[str], issues: Sequence[Issue]) -> i
         if not names or kind in ("not_read", *OF_CLASSES) or fact.severity == "note":
             continue
         hint = fact.suggestion if fact.exclude else f"to look at: {fact.suggestion}"
-        lines.append(f"\n# {fact.title}: {len(names):,} ({hint})\n")
-        for name in names:
-            used = fact.exclude and name not in written
-            lines.append(("" if used else "#") + _quoted(name) + "\n")
-            written |= {name} if used else set()
+        new = [name for name in dict.fromkeys(names) if name not in written]
+        above = f"; {len(names) - len(new):,} of them stand above" if len(new) < len(names) else ""
+        lines.append(f"\n# {fact.title}: {len(names):,} ({hint}{above})\n")
+        lines += [("" if fact.exclude else "#") + _quoted(name) + "\n" for name in new]
+        written |= set(new) if fact.exclude else set()
     write_atomically(path, "".join(lines).encode(errors="surrogateescape"))
     return len(written)
 

@@ -14,6 +14,7 @@ import numpy as np
 from taxonet.checking.issues import Issue
 from taxonet.checking.looks import Look
 from taxonet.data import Sample
+from taxonet.figures import counted
 
 SUFFIXES: Mapping[str, frozenset[str]] = {
     "JPEG": frozenset({".jpg", ".jpeg", ".jpe", ".jfif"}),
@@ -102,10 +103,10 @@ def class_issues(splits: Mapping[str, Sequence[Sample]]) -> Iterator[Issue]:
         yield Issue("one_class", label, f"'{label}' is the only class in {trained}", label, trained)
     largest, most = counts.most_common(1)[0]
     for label, count in sorted(counts.items()):
-        against = f"the largest, '{largest}', has {most:,}"
+        against = f", the largest, '{largest}', has {most:,}" if count < most else ""
         if count < FEW_PICTURES or count < FEW_SHARE * most:
-            few = f"{count:,} {'picture' if count == 1 else 'pictures'}"
-            yield Issue("few_pictures", label, f"the class '{label}' has {few}, {against}", label, trained)
+            reason = f"the class '{label}' has {counted(count, 'picture')}{against}"
+            yield Issue("few_pictures", label, reason, label, trained)
     for split, samples in splits.items():
         for label, count in sorted(Counter(s.label for s in samples if s.label not in counts).items()):
             reason = f"the class '{label}' has {count:,} in {split} and none in {trained}"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taxonet.cli.output import check_page, print_json
+from taxonet.cli.output import check_page, print_findings, print_json
 
 if TYPE_CHECKING:
     from taxonet.evaluation import CalibrationResult
@@ -74,6 +74,8 @@ def calibrate(
 
 def _print(result: "CalibrationResult") -> None:
     fitted = result.calibration
+    if result.evaluation.warning:
+        print(f"warning: {result.evaluation.warning}")
     print(f"pictures     {fitted.n}  (split: {result.split})")
     why = f"  (it stays: {fitted.reason})" if fitted.reason else f"  (the bundle had {result.temperature_before:.4f})"
     print(f"temperature  {fitted.temperature:.4f}{why}")
@@ -90,8 +92,7 @@ def _print(result: "CalibrationResult") -> None:
             print(text)
     if result.bundle:
         print(f"written: {result.bundle}")
-    for finding in result.findings:
-        print(f"  not used: {finding.path}: {finding.reason}")
+    print_findings(result.findings, "not used: ")
 
 
 def _print_choice(choice: "Choice") -> None:

@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taxonet.cli.numbers import Whole
 from taxonet.cli.output import print_json, print_table
+from taxonet.figures import counted
 
 if TYPE_CHECKING:
     from taxonet.checking import CheckReport
@@ -18,9 +20,9 @@ def check(
     *,
     labels: bool = True,
     model: str = "efficientnet_lite0",
-    seed: int = 0,
+    seed: Whole = 0,
     strict: bool = False,
-    show: int = SHOWN,
+    show: Whole = SHOWN,
     json: bool = False,
     html: Path | None = None,
     exclude_out: Path | None = None,
@@ -76,7 +78,10 @@ def _print(report: "CheckReport", show: int) -> None:
     from taxonet.checking import KINDS
 
     splits = ", ".join(f"{name} {count:,}" for name, count in report.splits.items() if name != "all")
-    print(f"{report.n:,} pictures, {len(report.classes)} classes" + (f" ({splits})" if splits else ""))
+    print(
+        f"{counted(report.n, 'picture')}, {counted(len(report.classes), 'class', 'classes')}"
+        + (f" ({splits})" if splits else "")
+    )
     if not report.issues:
         print("nothing was found")
     else:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from taxonet.cli.output import check_page, print_json, print_table
+from taxonet.cli.numbers import MaybeWhole, Whole
+from taxonet.cli.output import check_page, print_findings, print_json, print_table
 from taxonet.errors import UsageError
 from taxonet.figures import short_count
 
@@ -27,19 +28,19 @@ def compare(
     split: str | None = None,
     common: bool = False,
     engine: str = "auto",
-    runs: int = RUNS,
+    runs: Whole = RUNS,
     html: Path | None = None,
     json: bool = False,
     models: str | None = None,
     out: Path | None = None,
-    epochs: Annotated[int | None, Parameter(alias="--budget-epochs")] = None,
+    epochs: Annotated[MaybeWhole, Parameter(alias="--budget-epochs")] = None,
     recipe: str | None = None,
     weights: str | None = None,
     budget: str | None = None,
-    batch_size: int | None = None,
-    image_size: int | None = None,
+    batch_size: MaybeWhole = None,
+    image_size: MaybeWhole = None,
     lr: float | None = None,
-    seed: int | None = None,
+    seed: MaybeWhole = None,
     val_fraction: float | None = None,
     device: str | None = None,
     resume: bool = False,
@@ -212,7 +213,12 @@ def _print(result: "Comparison") -> None:
             f"\ntimes: ms a photo, medians of {result.models[0].speed.single.runs} rounds with the models in turn "
             f"(quartiles: --json); {machine.cpu}, {machine.threads} of {machine.cores} cores{load}"
         )
-    print("front: no other model is at least as accurate and at least as fast (or small)\n")
+    print(
+        "front: no other model is at least as accurate and at least as fast (small), and better in one of the two; "
+        "times within each other's quartiles and sizes within 1 % count as equal\n"
+    )
+    for warning in result.warnings:
+        print(f"warning: {warning}")
     for sentence in result.sentences:
         print(f"{sentence}.")
     print(f"\nthe answers differ on {len(result.disagreements)} of {result.n} photos")
@@ -220,8 +226,7 @@ def _print(result: "Comparison") -> None:
         print(f"left out: {result.outside} photos of classes that not all models know")
     if result.findings:
         print(f"\nnot compared ({len(result.findings)}):")
-        for finding in result.findings:
-            print(f"  {finding.path}: {finding.reason}")
+        print_findings(result.findings)
 
 
 def _row(model: "Compared") -> list[str]:

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from taxonet.cli.numbers import MaybeWhole
 from taxonet.cli.output import print_table
 from taxonet.errors import UsageError
 
@@ -24,7 +25,7 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def demo(*, out: Path = Path("taxonet-demo"), epochs: int | None = None) -> int:
+def demo(*, out: Path = Path("taxonet-demo"), epochs: MaybeWhole = None) -> int:
     """Classify two photos with real weights, then train, evaluate and use a small DenseNet-BC; needs no network.
 
     Parameters

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taxonet.cli.output import check_page, print_json, print_table
+from taxonet.cli.numbers import MaybeWhole
+from taxonet.cli.output import check_page, print_findings, print_json, print_table
+from taxonet.figures import counted
 from taxonet.processes import speaks
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ def evaluate(
     engine: str = "auto",
     tta: str | None = None,
     robustness: bool = False,
-    robustness_pictures: int | None = None,
+    robustness_pictures: MaybeWhole = None,
     html: Path | None = None,
     json: bool = False,
 ) -> int:
@@ -82,20 +84,23 @@ def _print(result: "Evaluation") -> None:
     print_table(("class", "n", "recall", "precision", "f1"), rows, right=frozenset({1, 2, 3, 4}))
     absent = [score.label for score in result.metrics.per_class if not score.n]
     if absent:
-        print(f"\nwithout pictures: {', '.join(absent[:10])}{' …' if len(absent) > 10 else ''} ({len(absent)} classes)")
+        number = counted(len(absent), "class", "classes")
+        print(f"\nwithout pictures: {', '.join(absent[:10])}{' …' if len(absent) > 10 else ''} ({number})")
     if result.robustness:
         _print_robustness(result.robustness)
     if result.findings:
         print(f"\nnot scored ({len(result.findings)}):")
-        for finding in result.findings:
-            print(f"  {finding.path}: {finding.reason}")
+        print_findings(result.findings)
 
 
 def _print_figures(result: "Evaluation") -> None:
     metrics, intervals = result.metrics, result.intervals
+    if result.warning:
+        print(f"warning: {result.warning}")
     print(f"pictures    {metrics.n}  (split: {result.split})")
     print(f"top-1       {metrics.top1:.4f}  (95 % interval {_between(metrics.top1_ci)})")
-    print(f"top-5       {metrics.top5:.4f}  (95 % interval {_between(metrics.top5_ci)})")
+    if len(metrics.per_class) > 5:  # else it is 1 whatever the model says
+        print(f"top-5       {metrics.top5:.4f}  (95 % interval {_between(metrics.top5_ci)})")
     for name, key in (("balanced", "balanced_accuracy"), ("macro F1", "macro_f1"), ("log-loss", "log_loss")):
         interval = intervals.get(key)
         print(f"{name:<11} {getattr(metrics, key):.4f}" + (f"  (bootstrap {_between(interval)})" if interval else ""))

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taxonet.cli.numbers import MaybeWhole
 from taxonet.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ def export(
     data: Path | None = None,
     int8: bool = False,
     max_drop: float | None = None,
-    calibration: int | None = None,
-    seed: int | None = None,
+    calibration: MaybeWhole = None,
+    seed: MaybeWhole = None,
     json: bool = False,
 ) -> int:
     """Write a model as a file for another engine; refused, with exit status 1, unless it answers as the bundle does.

@@ -6,9 +6,12 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taxonet.errors import UsageError
+
+if TYPE_CHECKING:
+    from taxonet.data import Finding
 
 SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000, "b": 1_000_000_000}
 
@@ -48,6 +51,14 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: fro
     for line in (header, *rows):
         cells = (c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
         print("  ".join(cells).rstrip())
+
+
+def print_findings(findings: Sequence["Finding"], before: str = "", most: int = 20) -> None:
+    """The first files that could not be used, each with its reason."""
+    for finding in findings[:most]:
+        print(f"  {before}{finding.path}: {finding.reason}")
+    if len(findings) > most:
+        print(f"  … and {len(findings) - most:,} more (--json has all)")
 
 
 def options_text(options: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from taxonet.cli.numbers import Whole
 from taxonet.cli.output import print_json
 from taxonet.errors import UsageError
 from taxonet.files import replacing
@@ -25,7 +26,7 @@ def predict(
     /,
     *,
     model: Annotated[str, Parameter(alias="-m")] = "efficientnet_lite0",
-    top: int = 5,
+    top: Whole = 5,
     engine: str = "auto",
     threshold: float | None = None,
     json: bool = False,

@@ -52,6 +52,8 @@ def _missing(verb: str, error: MissingArgumentError) -> str:
 
 
 def _wrong(error: CoercionError) -> str:
+    if error.msg is not None:  # a converter of ours has said it
+        return str(error.msg)
     if error.token is None or error.target_type not in VALUES:
         return ""
     name = error.token.keyword or (error.argument.name if error.argument else "the value")

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from taxonet.cli.numbers import MaybeWhole, Whole
 from taxonet.cli.output import print_json
 from taxonet.errors import UsageError, nearest
 from taxonet.processes import speaks
@@ -42,16 +43,16 @@ def train(
     resume: bool = False,
     keep_memory: bool = True,
     log: str | None = None,
-    keep_checkpoints: int = 2,
+    keep_checkpoints: Whole = 2,
     checkpoint_seconds: float = 120.0,
     explain: bool = True,
     device: str = "auto",
     json: bool = False,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    image_size: int | None = None,
+    epochs: MaybeWhole = None,
+    batch_size: MaybeWhole = None,
+    image_size: MaybeWhole = None,
     lr: float | None = None,
-    seed: int | None = None,
+    seed: MaybeWhole = None,
     val_fraction: float | None = None,
     **values: str,
 ) -> int:

@@ -12,6 +12,7 @@ from taxonet.errors import UsageError
 from taxonet.evaluation.calibration import Calibration, fit_calibration, softened
 from taxonet.evaluation.evaluate import Evaluation, Progress, Scores, evaluate_samples, read_split, summary
 from taxonet.evaluation.selection import Choice, check_target, choose_threshold, fewest_answers
+from taxonet.evaluation.trained_on import count_trained_on
 from taxonet.inference import Classifier, load
 from taxonet.inference.artefacts import is_artefact
 from taxonet.inference.classifier import softmax
@@ -34,7 +35,7 @@ class CalibrationResult:
     choice: Choice | None
     note: str | None
     problem: str | None
-    evaluation: Evaluation
+    evaluation: Evaluation  # whose `trained_on` and `warning` say whether the pictures were trained on
     findings: tuple[Finding, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -48,6 +49,7 @@ class CalibrationResult:
             "selection": self.choice.as_dict() if self.choice else None,
             "note": self.note,
             "problem": self.problem,
+            "trained_on": self.evaluation.trained_on,
             "errors": [{"path": finding.path, "error": finding.reason} for finding in self.findings],
         }
 
@@ -96,7 +98,8 @@ def calibrate(
     threshold, note = _threshold(classifier, calibration, choice)
     if problem is None:
         write_calibration(model, path, calibration.temperature, threshold)
-    shown = replace(held_out(classifier, raw, calibration), split=chosen, threshold=threshold)
+    seen = count_trained_on(model, (outcome.sample for outcome in raw.outcomes))
+    shown = replace(held_out(classifier, raw, calibration), split=chosen, threshold=threshold, trained_on=seen)
     written, before = None if problem else path, classifier.info.temperature
     result = CalibrationResult(
         written, chosen, calibration, before, threshold, choice, note, problem, shown, (*findings, *raw.findings)

@@ -15,6 +15,7 @@ from taxonet.errors import DataError, UsageError
 from taxonet.evaluation.metrics import Metrics, measure
 from taxonet.evaluation.paired import Answers, PairedTest, compare_pairs
 from taxonet.evaluation.speed import RUNS, Machine, Speed, Timing, describe_machine, measure_speed
+from taxonet.evaluation.trained_on import count_trained_on, warning
 from taxonet.inference import Classifier, load
 
 Model = str | os.PathLike[str] | Classifier
@@ -46,6 +47,7 @@ class Compared:
     speed: Speed | None
     best_for_speed: bool | None = None
     best_for_size: bool | None = None
+    trained_on: int = 0  # of the photos, as far as the folder of the bundle's run tells
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ class Comparison:
     def sentences(self) -> list[str]:
         """The results in plain words, one a pair."""
         return [pair.sentence for pair in self.pairs]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What makes some model's figures flatter."""
+        return [text for model in self.models if (text := warning(model.trained_on, self.n, model.name))]
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -163,7 +170,10 @@ def compare(
     speeds = _speeds(classifiers, samples, runs, progress)
     truth = [ClassIndex(classes)[sample.label] for sample in samples]
     rows = [
-        _compared(name, model, classifier, measure(table, truth, classes), speed)
+        replace(
+            _compared(name, model, classifier, measure(table, truth, classes), speed),
+            trained_on=0 if isinstance(model, Classifier) else count_trained_on(model, samples),
+        )
         for name, model, classifier, table, speed in zip(called, models, classifiers, tables, speeds, strict=True)
     ]
     answers = [_answers(name, table, np.array(truth)) for name, table in zip(called, tables, strict=True)]

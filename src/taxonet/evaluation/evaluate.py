@@ -20,6 +20,7 @@ from taxonet.evaluation.reliability import expected_calibration_error
 from taxonet.evaluation.robustness import Robustness, check_robustness
 from taxonet.evaluation.selection import Selected, area_under_risk, select
 from taxonet.evaluation.spread import Answer, answers
+from taxonet.evaluation.trained_on import count_trained_on, warning
 from taxonet.evaluation.views import Views
 from taxonet.inference import Classifier, load
 from taxonet.inference.classifier import BATCH, softmax
@@ -96,6 +97,12 @@ class Evaluation:
     augmented: Augmented | None = None
     robustness: Robustness | None = None
     seconds: float = field(default=0.0, compare=False)
+    trained_on: int = 0  # of the pictures, as far as the folder of the bundle's run tells
+
+    @property
+    def warning(self) -> str:
+        """What makes the figures flatter, empty for nothing."""
+        return warning(self.trained_on, self.metrics.n)
 
     @property
     def selected(self) -> Selected | None:
@@ -120,6 +127,7 @@ class Evaluation:
             "selected": self.selected.as_dict() if self.selected else None,
             "tta": vars(self.augmented) if self.augmented else None,
             "robustness": self.robustness.as_dict() if self.robustness else None,
+            "trained_on": self.trained_on,
             "errors": [{"path": finding.path, "error": finding.reason} for finding in self.findings],
         }
 
@@ -163,7 +171,8 @@ def evaluate(
         views = Views.parse(tta, classifier.preprocessing) if tta else None
         chosen, samples, findings = read_split(data, split)
         result = evaluate_samples(classifier, samples, progress, views, world)
-    result = replace(result, findings=(*findings, *result.findings), split=chosen)
+    seen = 0 if isinstance(model, Classifier) else count_trained_on(model, (o.sample for o in result.outcomes))
+    result = replace(result, findings=(*findings, *result.findings), split=chosen, trained_on=seen)
     if not world.first:  # what follows is timed or written, by one process
         return result
     if robustness or robustness_pictures is not None:

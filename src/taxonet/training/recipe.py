@@ -111,8 +111,11 @@ def read_recipe(path: Path) -> Recipe:
     """Read a recipe file."""
     try:
         return Recipe.from_toml(path.read_text("utf-8"), str(path))
+    except FileNotFoundError as error:
+        beside = [file.name for file in path.absolute().parent.glob("*.toml")]
+        raise UsageError(f"the recipe {path} does not exist{nearest(path.name, beside)}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the recipe {path} cannot be read: {error}") from error
+        raise UsageError(f"the recipe {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def is_file_of_recipe(source: str | os.PathLike[str]) -> bool:

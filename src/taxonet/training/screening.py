@@ -19,6 +19,7 @@ from taxonet.checking.issues import KINDS, OF_CLASSES, Issue, name_of, root_of
 from taxonet.checking.judge import class_issues, unmeasured
 from taxonet.data import DataSet, Finding, Sample, read_data
 from taxonet.errors import DataError, UsageError
+from taxonet.figures import counted
 from taxonet.training.pictures import Split, split_data
 
 NAMED = 3  # pictures that a line on the terminal names
@@ -55,18 +56,14 @@ class Screened:
         """What a person is told."""
         told = []
         if self.exclude:
-            told.append(f"left out: {_count(len(self.excluded), 'picture')} that {self.exclude.source} names")
+            told.append(f"left out: {counted(len(self.excluded), 'picture')} that {self.exclude.source} names")
         if self.left_out:
-            copies = _count(len({issue.path for issue in self.left_out}), "file")
+            copies = counted(len({issue.path for issue in self.left_out}), "file")
             told.append(
                 f"left out of training: {copies} that validation or test has, too; trained on, they would flatter the "
                 "figures (--no-check keeps them)"
             )
         return [*told, *(f"warning: {line}" for line in warning_lines(self.warnings))]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def asked_exclusions(path: str | os.PathLike[str] | None) -> Exclusions | None:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from taxonet.files import check_folder, make_folder, write_atomically
 from taxonet.inference.engines import check_engine
 from taxonet.inference.engines.libraries import check_onnx
 from taxonet.networks.registry import find
+from taxonet.processes import join
 from taxonet.training.duration import parse_duration
 from taxonet.training.opening import RECIPE, RUN
 from taxonet.training.recipe import Recipe, read_recipe
@@ -102,6 +104,10 @@ def train_and_compare(
     names = _checked_names(models)
     if weights not in WEIGHTS:
         raise UsageError(f"weights is '{weights}', for several networks it must be one of {', '.join(WEIGHTS)}")
+    with join(device):  # one that is not there is refused before any work, also where all runs are finished
+        pass
+    given = {"weights"} if weights != "auto" else set()
+    given |= {name for name, value in (("recipe", recipe), ("budget", budget)) if value is not None}
     folder, notes = Path(out), []
     if weights == "auto" and recipe != "finetune":
         fresh = [name for name in names if here(name) is None]
@@ -115,8 +121,9 @@ def train_and_compare(
     Recipe().with_values(asked)  # a wrong value is refused before the first of them is trained
     if budget is not None:
         parse_duration(budget)
-    plan = {"data": str(Path(data).absolute()), "models": names, "recipe": None if recipe is None else str(recipe)}
-    _settle_plan(folder, plan | {"weights": weights, "budget": budget, "values": asked}, resume)
+    wishes = {"recipe": None if recipe is None else str(recipe), "weights": weights, "budget": budget, "values": asked}
+    plan = _settled(folder, {"data": str(Path(data).absolute()), "models": names} | wishes, resume, given)
+    recipe, weights, budget, asked = (plan[name] for name in ("recipe", "weights", "budget", "values"))
     for note in notes:
         listener.say(note)
     job = _SideBySide(data, names, folder, listener, notes)
@@ -134,8 +141,8 @@ def _checked_names(models: Sequence[str]) -> list[str]:
     return names
 
 
-def _settle_plan(folder: Path, plan: dict[str, Any], resume: bool) -> None:
-    """Write down what is asked; a resumed comparison must ask the same."""
+def _settled(folder: Path, plan: dict[str, Any], resume: bool, given: AbstractSet[str]) -> dict[str, Any]:
+    """Write down what is asked; a resumed comparison keeps its own, and what is `given` again must be the same."""
     plan = json.loads(json.dumps(plan, default=str))
     if os.path.isfile(folder):  # noqa: PTH113 - false, not an error, where nobody may look
         raise UsageError(f"{folder} is a file, --out must be a folder")
@@ -147,14 +154,18 @@ def _settle_plan(folder: Path, plan: dict[str, Any], resume: bool) -> None:
             )
         make_folder(folder)
         write_atomically(folder / PLAN, json.dumps(plan, indent=2).encode())
-        return
+        return plan
     try:
-        stored = json.loads((folder / PLAN).read_text("utf-8"))
+        stored: dict[str, Any] = json.loads((folder / PLAN).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} holds no comparison to resume, there is no {PLAN} in it") from error
-    for key, value in plan.items():
-        if stored.get(key) != value:
-            raise UsageError(f"the comparison in {folder} has {key} {stored.get(key)}, not {value}; it keeps its own")
+    asked = {key: plan[key] for key in ("data", "models", *sorted(given))} | plan["values"]
+    kept = {key: value for key, value in stored.items() if key != "values"} | stored.get("values", {})
+    for key, value in asked.items():
+        if kept.get(key) != value:
+            has = "nothing of its own" if kept.get(key) is None else kept[key]
+            raise UsageError(f"the comparison in {folder} has {key} {has}, not {value}; it keeps its own")
+    return plan | stored
 
 
 class _SideBySide:
