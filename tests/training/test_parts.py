@@ -187,7 +187,7 @@ def test_the_paper_recipe_of_nfnet_clips_its_gradients():
     [
         ("fintune", FACTS, "did you mean 'finetune'"),
         ("finetune", dataclasses.replace(FACTS, pretrained=False), "needs weights"),
-        ("nowhere.toml", FACTS, "cannot be read"),
+        ("nowhere.toml", FACTS, "nowhere.toml does not exist"),
     ],
 )
 def test_an_unknown_recipe_is_one_sentence(wanted, facts, sentence):

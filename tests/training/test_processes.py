@@ -284,6 +284,32 @@ def test_a_process_that_is_killed_ends_all_with_one_sentence_and_the_run_goes_on
     assert figures_of(tmp_path / "whole") == figures_of(tmp_path / "cut")
 
 
+SHORT_OF_MEMORY = """
+import os, torch
+from taxonet.networks.layers import Network
+forward = Network.forward_head
+def forward_head(self, features):
+    if os.environ["RANK"] == "1" and self.training and len(features) > 4 and not features.is_meta:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    return forward(self, features)
+Network.forward_head = forward_head
+"""
+
+
+@needs_fork
+def test_memory_that_is_short_in_one_process_ends_all_and_the_run_goes_on_with_half_the_batch(forks, colours, tmp_path):
+    words = train_words(colours, tmp_path / "run", epochs=1)
+    statuses, said, _ = together(forks, 2, words, tmp_path / "first", FORK_FIRST=SHORT_OF_MEMORY)
+    assert statuses == [3, 3], said
+    assert words_of(said) == [
+        "taxonet: memory does not hold 8 pictures of 16×16 at once in one of the 2 processes; "
+        "the same command with --resume goes on with 4 at once, 2 times a step"
+    ]
+    statuses, said, _ = together(forks, 2, [*words, "--resume"], tmp_path / "second", FORK_FIRST=SHORT_OF_MEMORY)
+    assert statuses == [0, 0], said
+    assert "memory ran out before: each part of the batch is now taken in 2" in said[0]
+
+
 @needs_fork
 def test_one_process_that_is_told_to_stop_stops_all_at_the_same_step(forks, colours, tmp_path):
     words = train_words(colours, tmp_path / "run", epochs=300)

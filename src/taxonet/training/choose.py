@@ -54,6 +54,8 @@ def choose_recipe(
     unknown = [key for key in overrides if key not in {spec.name for spec in fields(Recipe)}]
     if unknown:
         Recipe().with_values({unknown[0]: None})  # raises with the nearest name
+    if wanted == "features" and overrides.get("frozen") is False:
+        raise UsageError("the recipe features is a classifier on a frozen network, frozen must be true; see finetune")
     size = int(overrides.get("image_size", facts.image_size))
     reasons: dict[str, str] = {}
     if isinstance(wanted, Recipe):
@@ -70,10 +72,6 @@ def choose_recipe(
     for key in overrides:
         reasons.pop(key, None)
     recipe = Recipe(**{**values, **overrides})
-    if recipe.name == "features" and not recipe.frozen:
-        raise UsageError(
-            "the recipe features fits the classifier on a frozen network, frozen must be true; see finetune"
-        )
     if recipe.frozen:
         _check_frozen_uses(recipe, overrides)
     _check_network_has(recipe, facts.variant)

@@ -24,13 +24,15 @@ Place = tuple[int, int]  # of a training picture, and how often the epoch has sh
 class Part:
     """The rows of a batch that go through the network at once: `start` … `stop` of this process's pictures.
 
-    Over all processes the part has `whole` pictures, of which these are `first` and the following.
+    Over all processes the part has `whole` pictures, of which these are `first` and the following; each process has
+    `least` of them or one more.
     """
 
     start: int
     stop: int
     first: int
     whole: int
+    least: int
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,6 @@ def _parts(count: int, wanted: int, world: World) -> tuple[Part, ...]:
     parts, start = [], 0
     for section in np.array_split(np.arange(count), wanted):
         first, last = world.bounds(len(section))
-        parts.append(Part(start, start + last - first, first, len(section)))
+        parts.append(Part(start, start + last - first, first, len(section), len(section) // world.size))
         start += last - first
     return tuple(parts)

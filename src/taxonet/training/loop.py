@@ -36,7 +36,7 @@ from taxonet.training.distributed import add_up_gradients, share_norms
 from taxonet.training.ema import MovingAverage
 from taxonet.training.feed import Batch, Feed, Rendered, steps_of
 from taxonet.training.loggers import Loggers
-from taxonet.training.memory import NormStatistics, halved, smallest_part
+from taxonet.training.memory import NormStatistics, found_splits, halved, smallest_part
 from taxonet.training.objective import Objective, Sums
 from taxonet.training.optimizers import clip_adaptively, make_optimizer
 from taxonet.training.pictures import Pictures
@@ -139,6 +139,10 @@ class Training:
             self.position = apply_checkpoint(data, self.networks, self.optimizer)
             if self.deadline:
                 self.deadline.go_on(self.position.used)
+        splits = found_splits(self.run, self.world)
+        if splits > self.position.splits:
+            self.position.splits = splits
+            self.listener.say(f"memory ran out before: each part of the batch is now taken in {splits}")
         if self.world.first:
             _truncate_log(self.run / LOG, self.position.epoch)
         return bool(data)
@@ -340,7 +344,7 @@ def _gradients(training: Training, batch: Batch) -> Sums:
         statistics.restore()  # here and not above: the error holds what the failed pass had allocated
         training.optimizer.zero_grad(set_to_none=True)
         position.splits *= 2
-        training.listener.say(halved(training.network, batch, position.splits, training.world))
+        training.listener.say(halved(training.network, batch, position.splits, training.world, training.run))
 
 
 def _diverged(training: Training, what: str) -> TrainingError:

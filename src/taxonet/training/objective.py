@@ -61,8 +61,9 @@ class Objective:
         for part in batch.parts:
             rows = np.arange(part.start, part.stop)
             shared = len(rows) < part.whole
-            for piece in np.array_split(rows, min(splits, len(rows))):
-                with WholeBatch(part.first, part.first + len(rows), part.whole) if shared else nullcontext():
+            for piece in np.array_split(rows, min(splits, part.least)):  # as many in every process
+                first = part.first + int(piece[0]) - part.start
+                with WholeBatch(first, first + len(piece), part.whole) if shared else nullcontext():
                     sums = self._piece(batch, piece)
                 total, loss, right = total + sums.total, loss + sums.loss, right + sums.right
         return Sums(total, loss, right)
