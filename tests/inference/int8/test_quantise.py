@@ -24,7 +24,7 @@ from taxonet.inference.int8.writing import photos_for
 from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.networks import open_model
 
-PLAIN, SENSITIVE = SETTINGS[0], SETTINGS[3]
+PLAIN, SENSITIVE = SETTINGS[0], SETTINGS[4]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from taxonet.inference.int8 import graph
 from taxonet.inference.int8.photos import Photos
 from taxonet.inference.int8.search import SETTINGS, Search, answers
 
-PLAIN, SENSITIVE, AWARE = SETTINGS[0], SETTINGS[3], SETTINGS[4]
+PLAIN, WHOLE, SENSITIVE, AWARE = SETTINGS[0], SETTINGS[1], SETTINGS[4], SETTINGS[5]
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [0, 255, 255], [255, 0, 255]])
 
 
@@ -44,9 +44,7 @@ def photos():
     return Photos(np.clip(COLOURS[targets][:, None, None] + noise, 0, 255).astype(np.uint8), targets)
 
 
-@pytest.fixture(scope="module")
-def dwarfed(photos):
-    """A trained network of which one channel is 10,000 times the others before the third convolution."""
+def trained(photos):
     torch.manual_seed(0)
     network, pixels, targets = Chain(), torch.from_numpy(photos.pixels), torch.from_numpy(photos.targets)
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
@@ -54,6 +52,20 @@ def dwarfed(photos):
         optimizer.zero_grad()
         nn.functional.cross_entropy(network(pixels), targets).backward()
         optimizer.step()
+    return network
+
+
+def graph_of(network, photos):
+    model = openvino.convert_model(network, example_input=torch.from_numpy(photos.pixels[:1]))
+    model.reshape([-1, *photos.pixels.shape[1:]])
+    model.output(0).get_tensor().set_names({"logits"})
+    return model
+
+
+@pytest.fixture(scope="module")
+def dwarfed(photos):
+    """A trained network of which one channel is 10,000 times the others before the third convolution."""
+    network, pixels = trained(photos), torch.from_numpy(photos.pixels)
     _, second, third, _ = network.convolutions
     with torch.no_grad():  # the same function
         values = network.features(pixels, 2)
@@ -63,10 +75,7 @@ def dwarfed(photos):
         second.weight[channel] *= 1e4
         second.bias[channel] *= 1e4
         third.weight[:, channel] /= 1e4
-    model = openvino.convert_model(network, example_input=pixels[:1])
-    model.reshape([-1, *photos.pixels.shape[1:]])
-    model.output(0).get_tensor().set_names({"logits"})
-    return model
+    return graph_of(network, photos)
 
 
 @pytest.fixture
@@ -96,3 +105,16 @@ def test_accuracy_aware_stops_at_the_drop_that_is_allowed(dwarfed, photos):
     for allowed, floats in ((lost, 0), (lost - 0.1, 1)):
         found = Search(dwarfed, photos, photos, photos, 1.0, allowed, Silent()).run((AWARE,))
         assert (found.trials[-1].problem, found.trials[-1].float_layers) == (None, floats)
+
+
+def test_photos_that_differ_in_brightness_need_the_whole_ranges():
+    """The mean of the photos' extremes lies between the classes: beyond it NNCF's own ranges make them one."""
+    targets = np.arange(60) % 6
+    levels = np.array([4, 12, 30, 60, 140, 250])
+    noise = np.random.default_rng(0).normal(0, 1, (60, 16, 16, 3))
+    photos = Photos(np.clip(levels[targets][:, None, None, None] + noise, 0, 255).astype(np.uint8), targets)
+    model = graph_of(trained(photos), photos)
+    search = Search(model, photos, photos, photos, temperature=1.0, max_drop=1, listener=Silent())
+    found = search.run((PLAIN, WHOLE))
+    assert [trial.problem is None for trial in found.trials] == [False, True]
+    assert found.trials[0].choosing.points > 10
