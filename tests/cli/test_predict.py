@@ -111,7 +111,7 @@ def test_a_file_name_that_is_no_text(predict, photos):
 @pytest.mark.parametrize(
     ("words", "status", "sentence"),
     [
-        (["a.png", "--top", "0"], 2, "top is 0, it must be at least 1"),
+        (["a.png", "--top", "0"], 2, "--top is 0, it must be at least 1"),
         (
             ["a.png", "--engine", "tourch"],
             2,

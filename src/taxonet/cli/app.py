@@ -22,7 +22,7 @@ from taxonet.cli.info import info
 from taxonet.cli.models import models
 from taxonet.cli.predict import predict
 from taxonet.cli.pull import pull
-from taxonet.cli.refusals import sentence
+from taxonet.cli.refusals import as_typed, sentence
 from taxonet.cli.train import train
 from taxonet.errors import TaxonetError
 from taxonet.processes import launched, leave, speaks
@@ -84,7 +84,7 @@ def _answered(words: Sequence[str], debug: bool) -> int:
     except CycloptsError as error:
         return _fail(sentence(error, VERBS), USAGE, debug)
     except TaxonetError as error:
-        return _fail(str(error), error.exit_status, debug)
+        return _fail(as_typed(str(error), words), error.exit_status, debug)
     except KeyboardInterrupt:
         return _fail("stopped", INTERRUPTED, debug)
     except BrokenPipeError:  # the reader of our output has gone, e.g. `| head`

@@ -1,6 +1,6 @@
 """What the parser refuses, in the one voice of all errors: the thing, the rule, the nearest right spelling."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from cyclopts import (
     CoercionError,
@@ -58,3 +58,11 @@ def _wrong(error: CoercionError) -> str:
         return ""
     name = error.token.keyword or (error.argument.name if error.argument else "the value")
     return f"{name} is '{error.token.value}', it must be {VALUES[error.target_type]}"
+
+
+def as_typed(told: str, words: Sequence[str]) -> str:
+    """A sentence of the library that begins with a value's name, with the option that was typed for it instead."""
+    first, space, rest = told.partition(" ")
+    option = f"--{first.replace('_', '-')}"
+    typed = any(word == option or word.startswith(f"{option}=") for word in words)
+    return f"{option}{space}{rest}" if typed else told

@@ -1,5 +1,6 @@
 """What the later settings are for: a network that the plain one destroys and that one layer in float saves."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -118,3 +119,7 @@ def test_photos_that_differ_in_brightness_need_the_whole_ranges():
     found = search.run((PLAIN, WHOLE))
     assert [trial.problem is None for trial in found.trials] == [False, True]
     assert found.trials[0].choosing.points > 10
+    search.max_drop = -1  # nothing will do
+    later = replace(SENSITIVE, accurate_bias=False)  # the ranges of the better one
+    plain, whole, sensitive = (trial.choosing.points for trial in search.run((PLAIN, WHOLE, later)).trials)
+    assert sensitive == whole < plain

@@ -7,7 +7,7 @@ rounded to 8 bits a channel, activations to 8 bits a tensor with the ranges that
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -36,10 +36,14 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Setting:
-    """How NNCF is to quantise; `name` says it to people."""
+    """How NNCF is to quantise; `name` says it to people.
+
+    NNCF cuts the ranges of activations at the mean of the photos' extremes; with `whole_ranges` they reach as far as
+    the extremes. With None they are those of the setting before that lost least.
+    """
 
     name: str
-    whole_ranges: bool = False  # of activations: NNCF cuts them at the mean of the photos' extremes
+    whole_ranges: bool | None = False
     accurate_bias: bool = False
     smooth: bool = False
     sensitive_float: bool = False
@@ -49,10 +53,10 @@ class Setting:
 SETTINGS = (
     Setting("asymmetric activations, fast bias correction"),
     Setting("whole ranges of activations", whole_ranges=True),
-    Setting("accurate bias correction", accurate_bias=True),
-    Setting("accurate bias correction, SmoothQuant of convolutions", accurate_bias=True, smooth=True),
-    Setting("the most sensitive tenth of the layers float", accurate_bias=True, sensitive_float=True),
-    Setting("accuracy-aware: layers given back to float one by one", accurate_bias=True, accuracy_aware=True),
+    Setting("accurate bias correction", None, accurate_bias=True),
+    Setting("accurate bias correction, SmoothQuant of convolutions", None, accurate_bias=True, smooth=True),
+    Setting("the most sensitive tenth of the layers float", None, accurate_bias=True, sensitive_float=True),
+    Setting("accuracy-aware: layers given back to float one by one", None, accurate_bias=True, accuracy_aware=True),
 )
 
 
@@ -118,8 +122,10 @@ class Search:
         """Try one setting after the other until one keeps the accuracy."""
         trials: list[Trial] = []
         last: Model | None = None  # of which the next setting may learn
-        for setting in settings:
+        least, whole = math.inf, False  # points lost so far at the best, and whether with whole ranges
+        for wanted in settings:
             start = time.monotonic()
+            setting = wanted if wanted.whole_ranges is not None else replace(wanted, whole_ranges=whole)
             try:
                 last = self._quantise(setting, last)
             except OutOfTimeError:
@@ -129,6 +135,9 @@ class Search:
             engine = OpenVinoEngine(last)
             trials.append(self._judge(setting, last, engine, start))
             self.listener.say(_sentence(trials[-1]))
+            lost = trials[-1].choosing
+            if lost and lost.points < least:
+                least, whole = lost.points, bool(setting.whole_ranges)
             if trials[-1].problem is None:
                 return Found(tuple(trials), last, engine)
         return Found(tuple(trials))
@@ -166,9 +175,8 @@ class Search:
             }
             advanced = nncf.AdvancedQuantizationParameters()
             if setting.whole_ranges:
-                from nncf.quantization.range_estimator import RangeEstimatorParametersSet
-
-                advanced.activations_range_estimator_params = RangeEstimatorParametersSet.MINMAX
+                ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet
+                advanced.activations_range_estimator_params = ranges.MINMAX
             if setting.smooth:
                 advanced.smooth_quant_alphas.convolution = SMOOTHING
             calibration = nncf.Dataset(_one_by_one(self.calibration.pixels))
