@@ -193,10 +193,32 @@ def test_a_threshold_says_none_of_these(predict, photos, broken_jpeg, tmp_path):
         assert {row["abstained"] for row in csv.DictReader(file)} == {"yes"}
 
     status, _, err = predict(photos, "--threshold", 50)
-    assert (status, err) == (2, "taxonet: threshold is 50.0, it must be a probability from 0 to 1\n")
+    assert (status, err) == (2, "taxonet: --threshold is 50.0, it must be a probability from 0 to 1\n")
 
 
 def test_a_list_that_is_empty_is_said_to_be(predict, small_bundle, tmp_path):
     (tmp_path / "list.txt").touch()
     status, out, err = predict("--list", tmp_path / "list.txt")
     assert (status, out, err) == (0, "", "no pictures: the lists and tables are empty\n")
+
+
+def test_a_table_of_answers_takes_the_place_of_nothing_else(predict, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    photo = photos / "red" / "0.png"
+    before = photo.read_bytes()
+    (photos / "list.csv").write_text("path\nred/0.png\n")
+    (photos / "plain.txt").write_text("red/0.png\n")
+    for words, sentence in (
+        ((photo, "--csv", photo), "which is also an input"),
+        (("list.csv", "--csv", "list.csv"), "--csv is list.csv, which is also an input"),
+        (("--list", "plain.txt", "--csv", "plain.txt"), "which is also an input"),
+        (("@plain.txt", "--csv", "plain.txt"), "which is also an input"),
+        (("red", "--csv", "list.csv"), "which is there already and holds no answers; choose another file"),
+    ):
+        status, _, err = predict(*words)
+        assert (status, sentence in err) == (2, True), err
+    assert photo.read_bytes() == before
+    assert (photos / "list.csv").read_text() == "path\nred/0.png\n"
+    for _ in range(2):  # the second time there are answers, which are replaced, and are no pictures of the folder
+        status, _, err = predict("red", "--csv", "red/answers.csv")
+        assert (status, err) == (0, "2 pictures, 0 of them could not be read: red/answers.csv\n")

@@ -1,9 +1,11 @@
 """Exports: they answer as the bundle does or are refused, they carry its JSON, and they need no torch."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -261,3 +263,25 @@ def test_a_photo_of_data_that_cannot_be_read_is_listed(small_bundle, tmp_path, c
     assert [Path(error["path"]).name for error in found["errors"]] == ["broken.jpg"]
     assert main([*words, str(tmp_path / "photos")]) == 1
     assert "not used (1):" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("out", [".", "", ".."])
+def test_a_folder_is_no_place_for_an_export(small_bundle, tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"which is a folder, and a file is wanted, with or without \.xml"):
+        taxonet.export(small_bundle, to="openvino", out=out)
+
+
+def test_weights_of_somebody_else_are_not_written_over(small_bundle, tmp_path):
+    (tmp_path / "mine.bin").write_bytes(b"mine")
+    with pytest.raises(UsageError, match=r"mine\.bin is there already and belongs to no mine\.xml"):
+        taxonet.export(small_bundle, to="openvino", out=tmp_path / "mine")
+    assert (tmp_path / "mine.bin").read_bytes() == b"mine"
+
+
+def test_what_a_killed_export_left_is_removed_by_a_later_one(small_bundle, tmp_path):
+    for name, age in (("old", 7200), ("young", 60)):
+        (tmp_path / f".m.xml.{name}.draft").mkdir()
+        os.utime(tmp_path / f".m.xml.{name}.draft", (time.time() - age,) * 2)
+    taxonet.export(small_bundle, to="openvino", out=tmp_path / "m")
+    assert {path.name for path in tmp_path.iterdir()} == {"m.xml", "m.bin", ".m.xml.young.draft"}

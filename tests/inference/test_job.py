@@ -338,3 +338,14 @@ def test_an_interrupt_leaves_a_file_that_is_taken_up(photos, small_bundle, tmp_p
     assert "KeyboardInterrupt" in ran.stderr
     assert ran.stdout.split()[-1] == "100"
     assert job(photos, tmp_path / "out.csv", small_bundle, resume=True).resumed == 100
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_job_inside_the_folder_that_it_reads_does_not_read_itself(small_bundle, paint, tmp_path, suffix):
+    for i in range(3):
+        paint(tmp_path / f"{i}.png", "red", seed=i)
+    out = tmp_path / f"aaa.{suffix}"
+    first = job(tmp_path, out, small_bundle)
+    assert (first.answers, first.broken) == (3, 0)
+    again = job(tmp_path, out, small_bundle, resume=True)
+    assert (again.answers, again.resumed) == (3, 3)

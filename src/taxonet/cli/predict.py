@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,7 +70,9 @@ def predict(
     if not paths and not lists:
         raise UsageError("predict needs at least one file, folder, table, shard or list")
     _check_outputs(json, csv, out, resume)
-    inputs = Inputs(paths or (), lists or ())
+    inputs = Inputs(paths or (), lists or (), [csv] if csv else ())
+    if csv:
+        _check_csv(csv, [*(paths or ()), *(lists or ())])
     with Terminal() as terminal:
         if out:
             return _write_out(terminal, inputs, out, resume, model=model, top=top, engine=engine, threshold=threshold)
@@ -100,6 +102,18 @@ def _check_outputs(json: bool, csv: Path | None, out: Path | None, resume: bool)
         raise UsageError(f"the folder {csv.parent} of --csv does not exist")
     if csv and csv.is_dir():
         raise UsageError(f"--csv is {csv}, which is a folder, and a file is wanted")
+
+
+def _check_csv(csv: Path, inputs: Sequence[Path]) -> None:
+    """Refuse to put answers in the place of an input, or of what is no file of answers."""
+    from taxonet.inference.results import CsvFormat
+
+    if any(csv.absolute() == path.absolute() or str(path) == f"@{csv}" for path in inputs):
+        raise UsageError(f"--csv is {csv}, which is also an input")
+    if csv.is_file() and csv.stat().st_size:
+        with csv.open("rb") as file:
+            if file.read(len(CsvFormat.header)) != CsvFormat.header:
+                raise UsageError(f"--csv is {csv}, which is there already and holds no answers; choose another file")
 
 
 def _write_out(terminal: "Terminal", inputs: "Inputs", out: Path, resume: bool, **options: Any) -> int:

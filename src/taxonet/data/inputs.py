@@ -59,13 +59,15 @@ class Inputs:
             before every other meaning. Of an iterator the words wait in a temporary file.
         lists: lists: one path a line, or separated by NUL as `find -print0` writes; relative paths count from the
             current folder. `-` is stdin.
+        own: files of the work itself, which are left out where a folder or a pattern has them.
 
     What is no picture, or does not exist, stays, so that it is answered with an error.
     """
 
-    def __init__(self, paths: Iterable[PathLike], lists: Iterable[PathLike] = ()) -> None:
+    def __init__(self, paths: Iterable[PathLike], lists: Iterable[PathLike] = (), own: Iterable[PathLike] = ()) -> None:
         self.paths = _kept(paths)
         self.lists = _kept(lists)
+        self.own = frozenset(os.path.abspath(path) for path in own)  # noqa: PTH100 - absolute() leaves `..` in
 
     def __iter__(self) -> Iterator[PictureInput]:
         for name in self._names(stdin=True):
@@ -90,9 +92,12 @@ class Inputs:
 
     def _names(self, stdin: bool) -> Iterator[Path | Refused]:
         for word in self.paths:
-            yield from _list(word, stdin) if word in STDIN else _source(word)
+            yield from _list(word, stdin) if word in STDIN else filter(self._is_foreign, _source(word))
         for name in self.lists:
             yield from _list(name, stdin)
+
+    def _is_foreign(self, name: Path | Refused) -> bool:
+        return not self.own or isinstance(name, Refused) or os.path.abspath(name) not in self.own  # noqa: PTH100
 
 
 def _source(word: str) -> Iterable[Path | Refused]:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from taxonet.data import Finding
+from taxonet.data.trained_on import count_trained_on
 from taxonet.errors import UsageError
 from taxonet.evaluation.calibration import Calibration, fit_calibration, softened
 from taxonet.evaluation.evaluate import Evaluation, Progress, Scores, evaluate_samples, read_split, summary
 from taxonet.evaluation.selection import Choice, check_target, choose_threshold, fewest_answers
-from taxonet.evaluation.trained_on import count_trained_on
 from taxonet.inference import Classifier, load
 from taxonet.inference.artefacts import is_artefact
 from taxonet.inference.classifier import softmax

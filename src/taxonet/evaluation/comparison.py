@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from taxonet.data import ClassIndex, Finding, Sample, read_data, sort_by_known
 from taxonet.data.sources import WHOLE
+from taxonet.data.trained_on import count_trained_on, warning
 from taxonet.errors import DataError, UsageError
 from taxonet.evaluation.metrics import Metrics, measure
 from taxonet.evaluation.paired import Answers, PairedTest, compare_pairs
 from taxonet.evaluation.speed import RUNS, Machine, Speed, Timing, describe_machine, measure_speed
-from taxonet.evaluation.trained_on import count_trained_on, warning
 from taxonet.inference import Classifier, load
 
 Model = str | os.PathLike[str] | Classifier

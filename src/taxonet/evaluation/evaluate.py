@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from taxonet.console import Listener, Silent
 from taxonet.data import ClassIndex, Finding, Sample, read_data, sort_by_known
 from taxonet.data.sources import WHOLE
+from taxonet.data.trained_on import count_trained_on, warning
 from taxonet.errors import DataError
 from taxonet.evaluation.metrics import Metrics, intervals, measure, picture_losses
 from taxonet.evaluation.reliability import expected_calibration_error
 from taxonet.evaluation.robustness import Robustness, check_robustness
 from taxonet.evaluation.selection import Selected, area_under_risk, select
 from taxonet.evaluation.spread import Answer, answers
-from taxonet.evaluation.trained_on import count_trained_on, warning
 from taxonet.evaluation.views import Views
 from taxonet.inference import Classifier, load
 from taxonet.inference.classifier import BATCH, softmax

@@ -1,10 +1,13 @@
 """`export`: a model as OpenVINO, ONNX or torch.export file that carries the bundle's JSON, and is refused when it
 answers otherwise than the bundle."""
 
+import glob
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taxonet.console import Listener, Silent
-from taxonet.data.sources import DataSet, Finding, read_data
+from taxonet.data.sources import DataSet, Finding, kind_of, read_data
 from taxonet.errors import UsageError, nearest
 from taxonet.files import check_target, replacing
 from taxonet.images import Preprocessing
@@ -31,6 +34,7 @@ from taxonet.weights.finding import find_model
 if TYPE_CHECKING:
     from taxonet.networks.layers import Network
 
+DRAFT, OLD = ".draft", 3600.0  # the folder of an export at work; seconds after which it is none any more
 SUFFIXES = {"openvino": ".xml", "onnx": ".onnx", "pt2": ".pt2"}
 PT2_INFO = "taxonet.json"  # the extra file of a pt2 archive
 
@@ -130,13 +134,14 @@ def export(
         findings += unreadable
     listener.say(f"{info.variant}: converting to {to}")
     expected = TorchEngine(network, info.preprocessing).run(pixels)
-    with TemporaryDirectory(prefix=".taxonet-", dir=target.parent) as folder:
+    _remove_old_drafts(target)
+    with TemporaryDirectory(prefix=f".{target.name}.", suffix=DRAFT, dir=target.parent) as folder:
         draft = Path(folder) / f"model{target.suffix}"
         _WRITERS[to](draft, info, network)
         listener.say(f"comparing with the bundle on {len(pixels)} pictures")
         agreement, report = compare_logits(expected, _RUNNERS[to](draft, pixels)), None
         if int8 and found and agreement.holds:
-            report = write_int8(draft, found, options, pixels, listener)
+            report = write_int8(draft, found, options, pixels, Path(model), listener)
         stands = agreement.holds and (report is None or report.kept)
         files = _settle(draft, target) if stands else ()
     size = sum(file.stat().st_size for file in files)
@@ -149,15 +154,32 @@ def _target(to: str, out: str | os.PathLike[str]) -> Path:
     """Where the export goes, checked before the work is done."""
     if to not in SUFFIXES:
         raise UsageError(f"there is no format '{to}', it must be one of: {', '.join(SUFFIXES)}{nearest(to, SUFFIXES)}")
-    path, suffix = Path(out), SUFFIXES[to]
-    if path.suffix != suffix:
+    path, ending = Path(out), SUFFIXES[to]
+    if kind_of(path) == "folder" or not path.name:
+        raise UsageError(f"--out is '{out}', which is a folder, and a file is wanted, with or without {ending}")
+    if path.suffix != ending:
         if path.suffix in (*SUFFIXES.values(), ".safetensors", ".bin"):
-            raise UsageError(f"the file of an export to {to} ends in {suffix}, not {path.suffix}")
-        path = path.with_name(path.name + suffix)
+            raise UsageError(f"the file of an export to {to} ends in {ending}, not {path.suffix}")
+        path = path.with_name(path.name + ending)
     check_target(path)
+    if to == "openvino":
+        weights = path.with_suffix(".bin")
+        check_target(weights)
+        if weights.exists() and not path.exists():
+            raise UsageError(
+                f"{weights} is there already and belongs to no {path.name}; remove it or choose another --out"
+            )
     if to == "onnx":
         check_onnx()
     return path
+
+
+def _remove_old_drafts(target: Path) -> None:
+    """Remove what exports to the same file left that were killed; a young one may be another export at work."""
+    for draft in target.parent.glob(f".{glob.escape(target.name)}.*{DRAFT}"):
+        with suppress(OSError):
+            if time.time() - draft.stat().st_mtime > OLD:
+                shutil.rmtree(draft)
 
 
 def _write_pt2(path: Path, info: BundleInfo, network: "Network") -> None:

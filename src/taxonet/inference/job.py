@@ -73,8 +73,9 @@ def predict_files(
     """
     check_options(top, threshold)
     target = Path(out)
-    sources = Inputs([inputs] if isinstance(inputs, str | os.PathLike) else inputs, lists)
     journal = _journal(target)
+    own = (target, journal, _record_path(target))
+    sources = Inputs([inputs] if isinstance(inputs, str | os.PathLike) else inputs, lists, own)
     record = _before(target, journal, resume)
     total = sources.count()  # also refuses at once what the work would meet after hours
     classifier = load(model, record.get("engine", engine) if engine == "auto" else engine)
@@ -91,7 +92,7 @@ def predict_files(
             from_parquet(target, journal)
 
     with AnswerFile(journal, _layout(target, classifier, top), begin) as answers:
-        for path in {target, journal, _record_path(target)}:
+        for path in set(own):
             remove_leftovers(path)  # nobody else writes: the journal is locked
         found = _work(classifier, sources, answers, (top, threshold), progress, total)
         if journal != target:
@@ -170,6 +171,10 @@ def _before(target: Path, journal: Path, resume: bool) -> dict[str, Any]:
     return _read_record(target, resume) if target.exists() or journal.exists() else {}
 
 
+def _there(target: Path) -> Path:
+    return target if target.exists() else _journal(target)
+
+
 def _has_answers(file: Path) -> bool:
     return file.exists() and file.stat().st_size > 0
 
@@ -177,7 +182,7 @@ def _has_answers(file: Path) -> bool:
 def _read_record(target: Path, resume: bool) -> dict[str, Any]:
     """What the file that is to be resumed was begun with; refused where nobody asked to resume it."""
     if not resume:
-        raise UsageError(f"{target} is there already: --resume goes on with it, or remove it")
+        raise UsageError(f"{_there(target)} is there already: --resume goes on with it, or remove it")
     path = _record_path(target)
     try:
         record = json.loads(path.read_bytes())

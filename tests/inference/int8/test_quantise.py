@@ -244,6 +244,15 @@ def test_every_family_computes_most_of_its_layers_in_int8(name, photos, colours)
         float_graph(module, info), info, photos, count=3, max_drop=100, settings=(PLAIN,), timed=False
     )
     assert found is not None
-    excited = re.compile(r"se|excite|gate|fc|attention", re.IGNORECASE)  # squeeze-and-excite stays float: NNCF's rule
+    excited = re.compile(r"(^|\.)(se|excite|gate|fc\d?|attention|squeeze)(\.|$)")  # stays float: NNCF's rule
     others = [layer for layer in report.float_layers if not excited.search(layer)]
     assert len(others) + len(report.not_executed) <= 0.25 * report.layers  # GoogLeNet: 12 of 58 behind its max pooling
+
+
+def test_photos_that_were_trained_on_are_told_to_flatter(network, photos, tmp_path):
+    info, module = network
+    (tmp_path / "train.csv").write_text("path\n" + "".join(f"{path}\n" for path in photos.rglob("*.png")))
+    bundle = tmp_path / "model.safetensors"
+    graph_ = float_graph(module, info)
+    _, report = quantise(graph_, info, photos, count=9, max_drop=100, timed=False, bundle=bundle)
+    assert any(note.startswith("the model was trained on 18 of these 18 pictures") for note in report.notes)

@@ -123,3 +123,16 @@ def test_photos_that_differ_in_brightness_need_the_whole_ranges():
     later = replace(SENSITIVE, accurate_bias=False)  # the ranges of the better one
     plain, whole, sensitive = (trial.choosing.points for trial in search.run((PLAIN, WHOLE, later)).trials)
     assert sensitive == whole < plain
+
+
+def test_every_setting_in_its_order_does_what_it_says(search):
+    search.max_drop = -1  # nothing will do, so that all are tried
+    trials = search.run(SETTINGS[:5]).trials
+    assert [trial.setting for trial in trials] == [setting.name for setting in SETTINGS[:5]]
+    assert [trial.float_layers for trial in trials] == [0, 0, 0, 0, 1]  # the layers are not SmoothQuant's
+    assert trials[4].choosing.points == 0
+
+
+def test_without_a_setting_before_it_there_is_nothing_to_rank(search):
+    (trial,) = search.run((SENSITIVE,)).trials
+    assert trial.problem == "no setting before it was finished, of which layers could be ranked"

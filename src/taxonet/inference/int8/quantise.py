@@ -3,12 +3,14 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from taxonet.console import Listener, Silent
 from taxonet.data import DataSet, Finding, read_data
+from taxonet.data.trained_on import count_trained_on, warning
 from taxonet.errors import UsageError
 from taxonet.images import DEFAULT_LIMITS, Limits, Preprocessing
 from taxonet.inference.engines.libraries import import_openvino
@@ -114,6 +116,7 @@ def quantise(
     settings: Sequence[Setting] = SETTINGS,
     limits: Limits = DEFAULT_LIMITS,
     timed: bool = True,
+    bundle: Path | None = None,
     listener: Listener | None = None,
 ) -> tuple[Model | None, Int8Report]:
     """Make an int8 graph and measure it; None where no setting keeps the accuracy.
@@ -128,6 +131,7 @@ def quantise(
         seed: of the draw of these.
         settings: what is tried, in order.
         limits: of a photo.
+        bundle: the model's file; the table of training photos beside it tells whether it has seen those that measure.
         timed: whether the report has the speed before and after, which takes some seconds.
         listener: is told how far it is.
 
@@ -144,7 +148,9 @@ def quantise(
     search = Search(model, calibration, choosing, measured, info.temperature, max_drop, listener)
     found, report = described(search, settings, timed)
     findings = (*parts.findings, *report.findings)
-    return found, replace(report, origin=parts.origin, seed=seed, findings=findings)
+    seen = count_trained_on(bundle, parts.measured) if bundle else 0
+    notes = (*report.notes, *filter(None, [warning(seen, len(parts.measured))]))
+    return found, replace(report, origin=parts.origin, seed=seed, findings=findings, notes=notes)
 
 
 def described(search: Search, settings: Sequence[Setting], timed: bool) -> tuple[Model | None, Int8Report]:
@@ -219,7 +225,8 @@ def _notes(report: Int8Report) -> tuple[str, ...]:
     assert drop is not None
     if drop.one_photo > report.max_drop >= 0:
         notes.append(
-            f"one photo of {drop.n} weighs {drop.one_photo:.1f} points, so a single lost answer would have refused int8"
+            f"one photo of {drop.n} weighs {drop.one_photo:.1f} points, so int8 would have been refused for one answer "
+            "more lost than gained"
         )
     if drop.points_ci[1] > report.max_drop:
         notes.append(f"{drop.n} photos cannot rule out a loss of {drop.points_ci[1]:.1f} points (95 % interval)")

@@ -86,6 +86,10 @@ class Found:
     engine: OpenVinoEngine | None = None
 
 
+class _UnrankedError(Exception):
+    """There is nothing to tell which layers suffer from rounding."""
+
+
 class Search:
     """One float graph, its photos, and the settings that are tried on it in turn.
 
@@ -121,25 +125,27 @@ class Search:
     def run(self, settings: Sequence[Setting] = SETTINGS) -> Found:
         """Try one setting after the other until one keeps the accuracy."""
         trials: list[Trial] = []
-        last: Model | None = None  # of which the next setting may learn
+        last: Model | None = None  # of which layers are ranked; SmoothQuant's has other layers than the float graph
         least, whole = math.inf, False  # points lost so far at the best, and whether with whole ranges
         for wanted in settings:
             start = time.monotonic()
             setting = wanted if wanted.whole_ranges is not None else replace(wanted, whole_ranges=whole)
             try:
-                last = self._quantise(setting, last)
-            except OutOfTimeError:
-                trials.append(Trial(setting.name, time.monotonic() - start, f"not finished in {SECONDS:.0f} s"))
+                model = self._quantise(setting, last)
+            except (OutOfTimeError, _UnrankedError) as error:
+                why = f"not finished in {SECONDS:.0f} s" if isinstance(error, OutOfTimeError) else str(error)
+                trials.append(Trial(setting.name, time.monotonic() - start, why))
                 self.listener.say(_sentence(trials[-1]))
                 continue
-            engine = OpenVinoEngine(last)
-            trials.append(self._judge(setting, last, engine, start))
+            last = last if setting.smooth else model
+            engine = OpenVinoEngine(model)
+            trials.append(self._judge(setting, model, engine, start))
             self.listener.say(_sentence(trials[-1]))
             lost = trials[-1].choosing
             if lost and lost.points < least:
                 least, whole = lost.points, bool(setting.whole_ranges)
             if trials[-1].problem is None:
-                return Found(tuple(trials), last, engine)
+                return Found(tuple(trials), model, engine)
         return Found(tuple(trials))
 
     def _judge(self, setting: Setting, model: Model, engine: OpenVinoEngine, start: float) -> Trial:
@@ -162,7 +168,7 @@ class Search:
         return compare(before, answers(engine, photos.pixels, self.listener), photos.targets, self.temperature)
 
     def _quantise(self, setting: Setting, last: Model | None) -> Model:
-        ignored = self._sensitive(last) if setting.sensitive_float and last is not None else ()
+        ignored = self._sensitive(last) if setting.sensitive_float else ()
         with quiet_nncf(self.listener, SECONDS) as nncf:
             options = {
                 "target_device": nncf.TargetDevice.CPU,
@@ -218,9 +224,13 @@ class Search:
             **options,
         )
 
-    def _sensitive(self, model: Model) -> tuple[str, ...]:
+    def _sensitive(self, model: Model | None) -> tuple[str, ...]:
         """The nodes of the layers whose output suffers most from rounding, and of what feeds them."""
+        if model is None:
+            raise _UnrankedError("no setting before it was finished, of which layers could be ranked")
         lost = graph.losses(self.model, model, _one_by_one(self.calibration.pixels[:LOOK]))
+        if not lost:
+            raise _UnrankedError("the layers of this network cannot be ranked")
         worst = sorted(lost, key=lambda name: -lost[name])
         return graph.with_feeders(self.model, worst[: max(1, round(SENSITIVE * len(worst)))])
 

@@ -73,7 +73,7 @@ def photos_for(model: Path, data: str | None) -> DataSet:
 
 
 def write_int8(
-    draft: Path, data: DataSet, options: Int8Options, pixels: NDArray[np.uint8], listener: Listener
+    draft: Path, data: DataSet, options: Int8Options, pixels: NDArray[np.uint8], bundle: Path, listener: Listener
 ) -> Int8Report:
     """Put the int8 graph in the place of the float one; where the accuracy is not kept the draft stays as it was.
 
@@ -81,6 +81,7 @@ def write_int8(
         draft: an OpenVINO file in float32 whose answers are those of the bundle.
         data: labelled photos.
         options: what is asked.
+        bundle: the model's file, beside which the table of its training photos may lie.
         pixels: prepared photos on which the written file must answer as the graph that was measured.
         listener: is told how far it is.
 
@@ -95,6 +96,7 @@ def write_int8(
         max_drop=options.max_drop,
         count=options.calibration,
         seed=options.seed,
+        bundle=bundle,
         listener=listener,
     )
     if found is None:

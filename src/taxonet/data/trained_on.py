@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from taxonet.data import Sample
+from taxonet.data.sources import Sample
 
 TABLE = "train.csv"  # of a run, beside its bundle
 
