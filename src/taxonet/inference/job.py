@@ -65,7 +65,8 @@ def predict_files(
         progress: is told after every answer.
 
     A job that was killed at any instant and resumed ends in the bytes of one that was not. The file is always the
-    beginning of what the whole job writes, so the inputs may grow at their end and not change before it.
+    beginning of what the whole job writes, so the inputs may grow at their end and not change before it. (Where a few
+    become many, torch may round what it answered to the few in the last place otherwise: its batches were smaller.)
 
     Raises:
         UsageError: a wrong value; `out` exists and `resume` is False; it was begun with another model or options.

@@ -50,7 +50,8 @@ class Road(Generic[T]):
 
         Items are taken by the caller's thread, a bounded number of them ahead. Closing the iterator, or an error, stops
         the threads; each ends with the picture or the batch it is at. Which items share a batch depends on their
-        places alone: a repeated run gives the same bits, and so does one that skips what is answered already.
+        places alone, and, where all fit into one window, on how many there are: a repeated run gives the same bits, and
+        so does one that skips what is answered already.
         """
         together = max(1, self.batch // self.rows)
         share = together if self.streams == 1 else together * -(-LEAST_SHARE // together)
