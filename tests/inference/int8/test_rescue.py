@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from taxonet.console import Silent
+from taxonet.inference.engines.openvino_engine import OpenVinoEngine
 from taxonet.inference.int8 import graph
 from taxonet.inference.int8.photos import Photos
 from taxonet.inference.int8.search import SETTINGS, Search, answers
@@ -136,3 +137,29 @@ def test_every_setting_in_its_order_does_what_it_says(search):
 def test_without_a_setting_before_it_there_is_nothing_to_rank(search):
     (trial,) = search.run((SENSITIVE,)).trials
     assert trial.problem == "no setting before it was finished, of which layers could be ranked"
+
+
+@pytest.mark.parametrize("wrong", [1, 2, 100])
+def test_a_graph_that_is_compiled_wrongly_for_several_streams_is_compiled_again(
+    dwarfed, search, photos, monkeypatch, wrong
+):
+    """As OpenVINO does to some int8 graphs, by chance; where it never succeeds, one stream does the work."""
+    model = search.run((PLAIN, SENSITIVE)).model
+    compile_, compiled = OpenVinoEngine._compile, []
+
+    def by_chance(engine, streams):
+        compiled.append(streams)
+        if streams > 1 and compiled.count(streams) <= wrong:
+            return compile_(OpenVinoEngine(broken), streams)
+        return compile_(engine, streams)
+
+    broken = model.clone()
+    names = {node.get_friendly_name(): node for node in broken.get_ops()}
+    bias = next(node for name, node in names.items() if "classifier" in name and node.get_type_name() == "Add")
+    other = openvino.opset13.constant(1e4 * np.arange(6, dtype=np.float32)[None])
+    bias.input(1).replace_source_output(other.output(0))
+    monkeypatch.setattr(OpenVinoEngine, "_compile", by_chance)
+    engine = OpenVinoEngine(model)
+    engine.streams = 2
+    assert (engine.run(photos.pixels).argmax(axis=1) == photos.targets).all()
+    assert compiled.count(2) == min(wrong + 1, 5)
