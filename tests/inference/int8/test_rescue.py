@@ -13,6 +13,7 @@ from taxonet.console import Silent
 from taxonet.inference.engines.openvino_engine import OpenVinoEngine
 from taxonet.inference.int8 import graph
 from taxonet.inference.int8.photos import Photos
+from taxonet.inference.int8.quantise import described
 from taxonet.inference.int8.search import SETTINGS, Search, answers
 
 PLAIN, WHOLE, SENSITIVE, AWARE = SETTINGS[0], SETTINGS[1], SETTINGS[4], SETTINGS[5]
@@ -163,3 +164,8 @@ def test_a_graph_that_is_compiled_wrongly_for_several_streams_is_compiled_again(
     engine.streams = 2
     assert (engine.run(photos.pixels).argmax(axis=1) == photos.targets).all()
     assert compiled.count(2) == min(wrong + 1, 5)
+
+
+def test_photos_that_chose_between_settings_are_said_to_have(search):
+    _, report = described(search, (PLAIN, WHOLE, SENSITIVE), timed=False)
+    assert "the measured photos had a part in the choice: 3 settings were tried on them" in report.notes

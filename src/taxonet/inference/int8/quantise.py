@@ -230,7 +230,8 @@ def _notes(report: Int8Report) -> tuple[str, ...]:
         )
     if drop.points_ci[1] > report.max_drop:
         notes.append(f"{drop.n} photos cannot rule out a loss of {drop.points_ci[1]:.1f} points (95 % interval)")
-    looks = sum(trial.measured is not None for trial in report.trials)
+    separate = "choosing" in report.photos
+    looks = sum((trial.measured if separate else trial.choosing) is not None for trial in report.trials)
     if looks > 1:
         notes.append(f"the measured photos had a part in the choice: {looks} settings were tried on them")
     return tuple(notes)
