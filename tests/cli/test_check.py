@@ -69,7 +69,7 @@ def test_page_and_list(photos, tmp_path, capsys):
         ("photos --no-labels --html missing/page.html", 2, "cannot write 'missing/page.html': the folder"),
         ("nothing --html missing/page.html", 2, "cannot write 'missing/page.html': the folder"),
         ("nothing --exclude-out missing/list.txt", 2, "cannot write 'missing/list.txt': the folder"),
-        ("nothing --seed -1", 2, "seed is -1, it must be from 0 to 4,294,967,295"),  # before the data is read
+        ("nothing --seed -1", 2, "--seed is -1, it must be from 0 to 4,294,967,295"),  # before the data is read
         ("photos --model densnet121", 2, "'densnet121' is neither a file nor a network; did you mean 'densenet121'?"),
     ],
 )

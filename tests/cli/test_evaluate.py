@@ -104,7 +104,7 @@ def test_views_robustness_and_a_page(evaluate, fill, tmp_path):
     ("words", "sentence"),
     [
         (("--tta", "flop"), "there is no view 'flop', it must be flip, crops or scales, or several; did you mean"),
-        (("--robustness-pictures", "0"), "robustness_pictures is 0, it must be at least 1"),
+        (("--robustness-pictures", "0"), "--robustness-pictures is 0, it must be at least 1"),
         (("--html", "photos"), "--html is photos, which is a folder, and a file is wanted"),
         (("--html", "nowhere/x.html"), "the folder nowhere of --html does not exist"),
     ],

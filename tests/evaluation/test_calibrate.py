@@ -158,8 +158,12 @@ def test_the_words_of_the_command(bundle, photos, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "status", "sentence"),
     [
-        (["--target-precision", "0.9", "--target-coverage", "0.9"], 2, "target_precision and target_coverage exclude"),
-        (["--target-precision", "95"], 2, "target_precision is 95.0, it must be above 0 and at most 1"),
+        (
+            ["--target-precision", "0.9", "--target-coverage", "0.9"],
+            2,
+            "--target-precision and --target-coverage",
+        ),
+        (["--target-precision", "95"], 2, "--target-precision is 95.0, it must be above 0 and at most 1"),
         (["--split", "vall"], 2, "photos has no split 'vall'"),
         (["--html", "nowhere/page.html"], 2, "the folder nowhere of --html does not exist"),
         (["--out", "nowhere/x.safetensors"], 2, "cannot write 'nowhere/x.safetensors'"),

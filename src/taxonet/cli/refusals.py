@@ -1,5 +1,6 @@
 """What the parser refuses, in the one voice of all errors: the thing, the rule, the nearest right spelling."""
 
+import re
 from collections.abc import Collection, Sequence
 
 from cyclopts import (
@@ -61,8 +62,13 @@ def _wrong(error: CoercionError) -> str:
 
 
 def as_typed(told: str, words: Sequence[str]) -> str:
-    """A sentence of the library that begins with a value's name, with the option that was typed for it instead."""
-    first, space, rest = told.partition(" ")
-    option = f"--{first.replace('_', '-')}"
-    typed = any(word == option or word.startswith(f"{option}=") for word in words)
-    return f"{option}{space}{rest}" if typed else told
+    """A sentence of the library with the options that were typed in place of the values' names.
+
+    A name of one word is only taken where the sentence begins with it: it may be an ordinary word elsewhere.
+    """
+    for word in words:
+        option = word.partition("=")[0]
+        name = option.removeprefix("--").replace("-", "_")
+        if option.startswith("--") and name:
+            told = re.sub(rf"\b{re.escape(name)}\b" if "_" in name else rf"^{re.escape(name)}\b", option, told)
+    return told
