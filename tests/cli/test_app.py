@@ -72,6 +72,7 @@ def test_the_version(capsys):
         ("predict a.jpg --top 2.6", "--top is '2.6', it must be a whole number"),
         ("train photos --out run --epochs 1.5", "--epochs is '1.5', it must be a whole number"),
         ("train photos --out run --recipe nosuch.toml", "the recipe nosuch.toml does not exist"),
+        ("train photos --out run --x\\d 3", "train has no option '--x\\d'"),
         ("calibrate m d --target-precision 95", "--target-precision is 95.0, it must be above 0 and at most 1"),
         ("compare m n --data d --runs=-1", "--runs is -1, it must be at least 0"),
         ("predict a.jpg --top many", "--top is 'many', it must be a whole number"),

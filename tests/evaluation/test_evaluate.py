@@ -7,6 +7,8 @@ import pytest
 
 from taxonet import evaluate
 from taxonet.cli.app import main
+from taxonet.data import read_data
+from taxonet.data.trained_on import count_trained_on
 from taxonet.errors import BundleError, DataError, UsageError
 
 
@@ -134,6 +136,8 @@ def test_figures_on_photos_that_were_trained_on_are_told_to_flatter(small_bundle
     bundle = shutil.copy(small_bundle, run / "model.safetensors")
     trained = [data / "red" / "0.png", data / "green" / ".." / "green" / "1.png"]
     (run / "train.csv").write_text("path,label\n" + "".join(f"{path},x\n" for path in trained))
+    assert evaluate(bundle, data).trained_on == 0  # a table beside a bundle that is in no run's folder
+    (run / "run.json").write_text("{}")
     told = "warning: the model was trained on 2 of these 6 pictures (train.csv beside it), so its figures here flatter"
     assert main(["evaluate", str(bundle), str(data)]) == 0
     assert told in capsys.readouterr().out
@@ -162,3 +166,11 @@ def test_many_pictures_of_unknown_classes_are_not_all_printed(small_bundle, fill
     out = capsys.readouterr().out
     assert out.count("violet/") == 20
     assert "… and 5 more (--json has all)" in out
+
+
+def test_a_train_csv_where_one_happens_to_be_is_not_a_catalogue_models(fill, tmp_path, monkeypatch):
+    data = fill(tmp_path / "data", red=1, green=1)
+    (tmp_path / "train.csv").write_text("path\n" + "".join(f"{path}\n" for path in data.rglob("*.png")))
+    (tmp_path / "run.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert count_trained_on("efficientnet_lite0", read_data(data).samples) == 0

@@ -70,5 +70,6 @@ def as_typed(told: str, words: Sequence[str]) -> str:
         option = word.partition("=")[0]
         name = option.removeprefix("--").replace("-", "_")
         if option.startswith("--") and name:
-            told = re.sub(rf"\b{re.escape(name)}\b" if "_" in name else rf"^{re.escape(name)}\b", option, told)
+            pattern = rf"\b{re.escape(name)}\b" if "_" in name else rf"^{re.escape(name)}\b"
+            told = re.sub(pattern, option.replace("\\", r"\\"), told)  # what was typed is no template
     return told

@@ -7,12 +7,17 @@ from pathlib import Path
 
 from taxonet.data.sources import Sample
 
-TABLE = "train.csv"  # of a run, beside its bundle
+TABLE, RUN = "train.csv", "run.json"  # of a run, beside its bundle
 
 
 def count_trained_on(model: str | os.PathLike[str], samples: Iterable[Sample]) -> int:
-    """How many of the samples are in the table of training pictures beside a bundle; 0 where there is no table."""
+    """How many of the samples are in the table of training pictures of a bundle's run.
+
+    0 where the model is no file in the folder of a run: any other `train.csv` has nothing to do with it.
+    """
     table = Path(model).parent / TABLE
+    if not Path(model).is_file() or not table.with_name(RUN).is_file():
+        return 0
     try:
         with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             trained = {_place(row["path"]) for row in csv.DictReader(file)}

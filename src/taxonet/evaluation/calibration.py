@@ -5,7 +5,7 @@ that were not trained on, by their log-loss, and what it is worth is measured on
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ class Calibration:
     before: Mapping[str, float]  # log_loss, ece
     after: Mapping[str, float]
     log_loss_change_ci: Interval | None
-    held_out: NDArray[np.float64]  # (n,), the temperature that scored each picture in `after`
+    held_out: NDArray[np.float64] = field(compare=False, repr=False)  # (n,): what scored each picture in `after`
     reason: str | None = None
 
     def as_dict(self) -> dict[str, Any]:

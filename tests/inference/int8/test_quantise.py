@@ -253,6 +253,8 @@ def test_photos_that_were_trained_on_are_told_to_flatter(network, photos, tmp_pa
     info, module = network
     (tmp_path / "train.csv").write_text("path\n" + "".join(f"{path}\n" for path in photos.rglob("*.png")))
     bundle = tmp_path / "model.safetensors"
+    bundle.touch()
+    (tmp_path / "run.json").touch()
     graph_ = float_graph(module, info)
     _, report = quantise(graph_, info, photos, count=9, max_drop=100, timed=False, bundle=bundle)
     assert any(note.startswith("the model was trained on 18 of these 18 pictures") for note in report.notes)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from taxonet.inference.engines.libraries import import_openvino
 from taxonet.machine import thread_count
 
-TRIES = 4  # compilations for several streams, until one answers as a single stream does
+TRIES = 5  # compilations for several streams, until one answers as a single stream does
 SAME = 0.1  # of the largest logit: rounding is far below, a wrong program beyond 1
 
 
@@ -55,13 +55,12 @@ class OpenVinoEngine:
         OpenVINO 2026.4.1 compiles some int8 graphs for several streams into one of two programs by chance, and one of
         them is wrong (9 of 16 times for a BN-Inception); for one stream it was right in 16 of 16.
         """
-        requests = self._compile(self.streams)
         if self.streams == 1 or not self._is_int8:
-            return requests
+            return self._compile(self.streams)
         for _ in range(TRIES):
+            requests = self._compile(self.streams)
             if self._agrees(requests):
                 return requests
-            requests = self._compile(self.streams)
         return self._single  # slower and right
 
     @cached_property
