@@ -1,6 +1,6 @@
 """One photo at a time, warm, from file to label: `Classifier.predict(photo)` against OpenVINO's latency mode.
 
-    PYTHONPATH=PEERS python benchmarks/predict/latency.py [--networks resnet50 …] [--photos 500 12mp] [--json FILE]
+    PYTHONPATH=PEERS python benchmarks/predict/latency.py [--networks resnet50 …] [--photos 500 12mp] [--int8]
 
 Every contender is loaded and warm in a process of its own and answers the same photos one by one, in turn, round after
 round: medians (p50) and the 90th percentile over all photos of all rounds. The peers decode with Pillow in full, as
@@ -9,18 +9,16 @@ their documentation does. Packages and weights as for throughput.py.
 
 import argparse
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import script
-from peers import LATENCY, PEERS
+from peers import LATENCY
 from photos import KINDS, make_photos
 from race import Alone, Runner, own_threads
 
-from networks import Files, prepare
+from networks import Files
 
 WARM_UP = 5
 TARGET = ("taxonet", "openvino latency")
@@ -29,9 +27,7 @@ LINE = "{:<18} {:>8}  {:>8}  {:>10}  {:>12}"
 
 def measure(options: argparse.Namespace, network: str, kind: str, folder: Path) -> dict[str, Any]:
     photos = make_photos(folder / f"photos-{kind}", kind, options.count, options.data)
-    peers = any(name in options.only for name in ("openvino latency", *(peer.NAME for peer in PEERS)))
-    with Alone(options.under), ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        files: Files = pool.submit(prepare, network, folder / network, photos, None, peers).result()
+    files = script.prepared(options, network, folder, photos)
     row = {"network": network, "photos": kind, "count": options.count, "rounds": options.rounds}
     return row | {"contenders": in_turn(options, files, photos)}
 
@@ -93,6 +89,7 @@ def arguments() -> argparse.Namespace:
     made.add_argument("--count", type=int, default=40, help="photos")
     made.add_argument("--rounds", type=int, default=3)
     made.add_argument("--only", nargs="+", default=LATENCY, choices=LATENCY, help="contenders; by default all")
+    script.add_forms(made)
     return script.parsed(made)
 
 

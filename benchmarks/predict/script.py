@@ -5,13 +5,15 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from peers import missing_packages
-from race import machine
+from peers import PEERS, missing_packages
+from race import Alone, machine
 
-from networks import TIMM
+from networks import TIMM, Files, prepare
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -23,6 +25,21 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument("--under", metavar="COMMAND", help="what runs a command when the machine is free")
     made.add_argument("--json", type=Path)
     return made
+
+
+def add_forms(made: argparse.ArgumentParser) -> None:
+    """The arguments that `prepared` needs."""
+    made.add_argument("--weights", nargs="*", default=[], metavar="NETWORK=FILE", help="real weights of a network")
+    made.add_argument("--int8", action="store_true", help="quantise the networks on the photos, for `taxonet int8`")
+
+
+def prepared(options: argparse.Namespace, network: str, folder: Path, photos: list[Path]) -> Files:
+    """The network's files below `folder`, made in a process of its own, so that none of it stays in memory."""
+    given = dict(pair.split("=", 1) for pair in options.weights).get(network)
+    home = folder / (f"{network}-{Path(given).stem}" if given else network)
+    peers = any(name in options.only for name in ("openvino latency", *(peer.NAME for peer in PEERS)))
+    with Alone(options.under), ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(prepare, network, home, photos, given, peers, options.int8).result()
 
 
 def parsed(made: argparse.ArgumentParser, contenders: list[str] | None = None) -> argparse.Namespace:

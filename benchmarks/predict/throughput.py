@@ -14,17 +14,13 @@ are real, `photos.py` how photos are made.
 import argparse
 import statistics
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import script
-from peers import PEERS, THROUGHPUT
+from peers import THROUGHPUT
 from photos import KINDS, make_photos
-from race import Alone, Result, agreement, race, ratio
-
-from networks import Files, prepare
+from race import Result, agreement, race, ratio
 
 OUR_NAME = "taxonet"
 COUNTS = {"500": 256, "12mp": 64}
@@ -44,12 +40,7 @@ LIMIT_OF = {"taxonet": "network only", "taxonet int8": "network only int8"}
 def measure(options: argparse.Namespace, network: str, kind: str, folder: Path) -> dict[str, Any]:
     count = options.count or COUNTS[kind]
     photos = make_photos(folder / f"photos-{kind}", kind, count, options.data)[:count]
-    peers = any(peer.NAME in options.only for peer in PEERS)
-    given = dict(pair.split("=", 1) for pair in options.weights).get(network)
-    with Alone(options.under), ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        home = folder / (f"{network}-{Path(given).stem}" if given else network)
-        int8 = options.int8 and any("int8" in name for name in options.only)
-        files: Files = pool.submit(prepare, network, home, photos, given, peers, int8).result()
+    files = script.prepared(options, network, folder, photos)
     results = race(options.only, files, photos, options.rounds, options.under, say)
     row = summary(results, count)
     row |= {"network": network, "photos": kind, "count": count, "weights": files.weights}
@@ -139,8 +130,7 @@ def arguments() -> argparse.Namespace:
     made.add_argument("--count", type=int, help=f"photos; by default {COUNTS}")
     made.add_argument("--rounds", type=int, default=3)
     made.add_argument("--only", nargs="+", default=THROUGHPUT, choices=THROUGHPUT, help="contenders; by default all")
-    made.add_argument("--weights", nargs="*", default=[], metavar="NETWORK=FILE", help="real weights of a network")
-    made.add_argument("--int8", action="store_true", help="quantise the networks on the photos, for `taxonet int8`")
+    script.add_forms(made)
     return script.parsed(made)
 
 

@@ -1,7 +1,9 @@
 """The errors of Taxonet: each is one sentence that names the thing, the rule and the nearest right spelling."""
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class TaxonetError(Exception):
@@ -48,6 +50,16 @@ def nearest(word: str, choices: Iterable[str]) -> str:
         folded = {_fold(c): c for c in known}
         match = [folded[m] for m in difflib.get_close_matches(_fold(word), folded, n=1, cutoff=0.75)]
     return f"; did you mean '{match[0]}'?" if match else ""
+
+
+def nearest_file(path: str | os.PathLike[str]) -> str:
+    """The same for a path that leads nowhere: the nearest name in its folder; nothing where it is there after all."""
+    wanted = Path(path)
+    try:
+        names = [entry.name for entry in wanted.parent.iterdir()]
+    except (OSError, ValueError):
+        return ""
+    return "" if wanted.name in names else nearest(wanted.name, names)
 
 
 def _fold(word: str) -> str:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -79,6 +80,14 @@ def test_all_broken(predict, broken_jpeg, tmp_path):
     assert [line.count("error: ") for line in out.splitlines()] == [1, 1]
 
 
+def test_a_path_that_is_misspelt_is_answered_with_the_nearest_name(predict, photos):
+    status, out, _ = predict(photos / "red" / "0.pmg", photos / "red" / "0.png", "--json")
+    found = json.loads(out)
+    assert status == 1
+    assert found[0]["error"] == "the file does not exist; did you mean '0.png'?"
+    assert found[1]["error"] is None
+
+
 def test_csv(predict, photos, broken_jpeg, tmp_path):
     table = tmp_path / "answers.csv"
     status, out, err = predict(photos / "red" / "0.png", broken_jpeg, "--csv", table, "--top", 2)
@@ -145,12 +154,15 @@ def test_what_cannot_be_done(predict, tmp_path, monkeypatch, words, status, sent
         ),
         ("densenet121", 2, "weights of densenet121 are not here yet: `taxonet pull densenet121.IMAGENET1K_V1`"),
         ("gone.safetensors", 3, "cannot read 'gone.safetensors': there is no such file"),
+        ("photo.pn.xml", 3, "cannot read 'photo.pn.xml': there is no such file; did you mean 'photo.png'?"),
+        ("photo.pmg", 2, "'photo.pmg' is neither a file nor weights of the catalogue; did you mean 'photo.png'?"),
         ("a.png", 3, "cannot read 'a.png': it is a photo, not a bundle"),
     ],
 )
 def test_models_that_are_none(tmp_path, monkeypatch, capsys, model, status, sentence):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (9, 9)).save("a.png")
+    Path("photo.png").touch()
     assert main(["predict", "a.png", "-m", model, "--json"]) == status
     captured = capsys.readouterr()
     assert captured.out == ""

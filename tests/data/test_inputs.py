@@ -153,6 +153,21 @@ def test_a_path_that_the_system_refuses_to_look_at_costs_only_itself(folder_of_n
     assert "ermission denied" in reasons[1]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="rights of folders are POSIX's")
+def test_a_folder_below_that_may_not_be_listed_costs_only_itself(folder_of_nobody):
+    for name in ("all/a", "all/b", "all/c"):
+        Path(name).mkdir(parents=True)
+        Path(name, "1.jpg").touch()
+    Path("all/b").chmod(0)
+    if os.getuid() == 0:
+        os.seteuid(65534)
+    assert names("all") == ["all/a/1.jpg", "all/b", "all/c/1.jpg"]
+    refused = [one for one in Inputs(["all"]) if isinstance(one, Refused)]
+    assert [one.reason for one in refused] == ["the folder cannot be listed: Permission denied"]
+    with pytest.raises(DataError, match="all/b cannot be listed: Permission denied"):
+        names("all/b")
+
+
 def reason(one):
     with pytest.raises(ImageError) as caught:
         one.read(DEFAULT_LIMITS) if isinstance(one, Refused) else read_file(one, DEFAULT_LIMITS)

@@ -145,11 +145,19 @@ def test_top_is_at_most_the_number_of_classes(colour_classifier, photos, top, na
         ({"top": 0}, "top is 0, it must be at least 1"),
         ({"top": -3}, "top is -3, it must be at least 1"),
         ({"batch_size": 0}, "batch_size is 0, it must be at least 1"),
+        ({"top": "3"}, "top is '3', it must be a whole number"),
+        ({"top": 2.5}, "top is 2.5, it must be a whole number"),
+        ({"threshold": "0.3"}, "threshold is '0.3', it must be a probability from 0 to 1"),
     ],
 )
 def test_wrong_numbers(colour_classifier, photos, options, sentence):
     with pytest.raises(UsageError, match=sentence):
         colour_classifier.predict(photos, **options)
+
+
+def test_nothing_at_all_is_no_picture(colour_classifier):
+    with pytest.raises(UsageError, match="None is no picture: give a path"):
+        colour_classifier.predict(None)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])

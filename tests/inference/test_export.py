@@ -169,6 +169,9 @@ def test_a_pair_of_two_exports_is_refused(exported, tmp_path):
     with pytest.raises(BundleError, match=r"its weights x\.bin are missing"):
         taxonet.load(tmp_path / "x.xml")
     data = bytearray(weights.read_bytes())
+    (tmp_path / "x.bin").write_bytes(data[: len(data) // 2])  # the graph itself cannot be read then
+    with pytest.raises(BundleError, match=r"x\.bin is damaged or of another export"):
+        taxonet.load(tmp_path / "x.xml")
     data[1000] ^= 1
     (tmp_path / "x.bin").write_bytes(data)
     with pytest.raises(BundleError, match=r"x\.bin is damaged or of another export"):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from taxonet.cli.numbers import MaybeWhole
 from taxonet.cli.output import print_json
+from taxonet.figures import counted
 
 if TYPE_CHECKING:
     from taxonet.inference.int8.quantise import Int8Report
@@ -43,7 +44,8 @@ def export(
     int8
         Round weights and activations to 8 bits (openvino only; needs the extra int8).
     max_drop
-        Percentage points of top-1 that int8 may lose, by default 1; other settings are tried before it is refused.
+        Percentage points of top-1 that int8 may lose, by default 1; other settings are tried before it is
+        refused. A negative number asks for a gain.
     calibration
         How many photos int8 takes its ranges from, at most, by default 300; balanced over classes.
     seed
@@ -74,7 +76,7 @@ def export(
             for file in done.files:
                 print(f"{file}  {file.stat().st_size:,} bytes")
             before = "before quantising, " if done.int8 else ""
-            print(f"{before}on {done.agreement.pictures} views of {done.photos}: {done.agreement}")
+            print(f"{before}on {counted(done.agreement.pictures, 'view')} of {done.photos}: {done.agreement}")
             if done.int8:
                 _print_int8(done.int8)
     if done.findings and not json:
@@ -94,7 +96,7 @@ def _print_int8(report: "Int8Report") -> None:
     low, high = drop.points_ci
     interval = f"{_points(low)} to {_points(high)}"
     print(f"drop         {_points(drop.points)} points (95 % interval {interval}; {report.max_drop:g} allowed)")
-    print(f"             {drop.lost} photos lost, {drop.gained} gained of {drop.n}")
+    print(f"             {counted(drop.lost, 'photo')} lost, {drop.gained} gained of {drop.n}")
     print(
         f"agreement    {report.agreement:.4f} of all photos get the same label; logits move by {report.logit_error:.3f}"
     )

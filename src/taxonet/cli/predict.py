@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from taxonet.cli.numbers import Whole
 from taxonet.cli.output import print_json
 from taxonet.errors import UsageError
+from taxonet.figures import counted
 from taxonet.files import replacing
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def predict(
         elif csv:
             _write_csv(csv, answers)
             terminal.finish()
-            terminal.say(f"{answers.done} pictures, {answers.broken} of them could not be read: {csv}")
+            terminal.say(f"{counted(answers.done, 'picture')}, {answers.broken} of them could not be read: {csv}")
         else:
             _print_lines(answers)
         if not answers.done:
@@ -124,7 +125,7 @@ def _write_out(terminal: "Terminal", inputs: "Inputs", out: Path, resume: bool, 
     )
     terminal.finish()
     before = f" ({done.resumed} of them were there)" if done.resumed else ""
-    terminal.say(f"{done.answers} pictures{before}, {done.broken} of them could not be read: {done.out}")
+    terminal.say(f"{counted(done.answers, 'picture')}{before}, {done.broken} of them could not be read: {done.out}")
     return 1 if done.broken else 0
 
 

@@ -12,12 +12,13 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NoReturn, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from taxonet.data.shards import Member, Refused, is_shard, read_shard
 from taxonet.data.sources import files_below, formats, is_picture, kind_of
 from taxonet.data.tables import TABLES, read_rows
-from taxonet.errors import DataError, UsageError
+from taxonet.errors import DataError, UsageError, nearest_file
+from taxonet.images.source import MISSING
 
 PictureInput: TypeAlias = Path | Member | Refused
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -110,26 +111,40 @@ def _source(word: str) -> Iterable[Path | Refused]:
     spellings = [] if kind else _braces(word)
     if len(spellings) > 1:
         return itertools.chain.from_iterable(map(_source, spellings))
+    if kind == "folder":
+        return _folder(path)
+    if not kind and not glob.has_magic(word) and (hint := nearest_file(path)):
+        return [Refused(word, f"{MISSING}{hint}")]
     return _files(path, kind)
 
 
 def _files(path: Path, kind: str | None) -> Iterable[Path]:
     """The files of a folder or of a pattern; else the path itself, be there something or not."""
     if kind == "folder":
-        return _folder(path)
+        return (name for name in _folder(path) if isinstance(name, Path))
     if not kind and glob.has_magic(word := os.fspath(path)):
         return map(Path, _matches(word))
     return [path]
 
 
-def _folder(path: Path) -> Iterator[Path]:
-    if not any(is_picture(file) or is_shard(file) for file in files_below(path, _refuse_folder)):
+def _folder(path: Path) -> Iterator[Path | Refused]:
+    """The files of a folder; one below it that cannot be listed is answered with the reason, after its neighbours."""
+    closed: list[OSError] = []
+    if not any(is_picture(file) or is_shard(file) for file in files_below(path, closed.append)):
+        if closed:
+            raise DataError(f"{closed[0].filename} cannot be listed: {closed[0].strerror}") from closed[0]
         raise DataError(f"{path} holds no pictures (formats: {formats()})")
-    yield from files_below(path, _refuse_folder)
+    closed.clear()
+    for file in files_below(path, closed.append):
+        yield from _refused(closed)
+        yield file
+    yield from _refused(closed)
 
 
-def _refuse_folder(error: OSError) -> NoReturn:
-    raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error
+def _refused(closed: list[OSError]) -> Iterator[Refused]:
+    while closed:
+        error = closed.pop(0)
+        yield Refused(str(error.filename), f"the folder cannot be listed: {error.strerror}")
 
 
 def _matches(pattern: str) -> list[str]:

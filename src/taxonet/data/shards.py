@@ -20,8 +20,9 @@ from typing import IO
 
 from taxonet.data.sources import EXTENSIONS, kind_of
 from taxonet.errors import ImageError
+from taxonet.figures import counted
 from taxonet.images import Limits
-from taxonet.images.source import check_bytes
+from taxonet.images.source import MISSING, check_bytes
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _OPENERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
@@ -127,11 +128,15 @@ def read_shard(path: Path) -> Iterator[Member | Refused]:
                 count += 1
                 yield _member(shard, entry)
     except FileNotFoundError:
-        damage = "the file does not exist"
+        damage = MISSING
     except OSError as error:
         damage = f"the shard cannot be read: {error.strerror or error}"
     except (tarfile.TarError, ValueError) as error:  # the second of numbers in a damaged header
-        damage = f"the shard is damaged after {count} pictures: {error}" if archive else f"it is no tar file: {error}"
+        damage = (
+            f"the shard is damaged after {counted(count, 'picture')}: {error}"
+            if archive
+            else f"it is no tar file: {error}"
+        )
     if shard and shard.damage:  # of its compression; what the tar lacks follows from it
         damage = shard.damage
     if damage or not count:

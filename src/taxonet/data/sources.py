@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from taxonet.data.tables import OVERFLOW, TABLES, read_rows
-from taxonet.errors import DataError, UsageError, nearest
+from taxonet.errors import DataError, UsageError, nearest, nearest_file
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 SPLIT_NAMES: dict[str, str] = {
@@ -89,7 +89,7 @@ def read_data(data: str | os.PathLike[str]) -> DataSet:
     elif kind:
         raise DataError(f"{source} is neither a folder nor a .csv or .parquet file")
     else:
-        raise DataError(f"{source} does not exist{_nearest_path(source)}")
+        raise DataError(f"{source} does not exist{nearest_file(source)}")
     if not found.samples:
         raise DataError(_why_empty(found, kind == "folder"))
     return found
@@ -101,13 +101,6 @@ def _why_empty(found: DataSet, is_folder: bool) -> str:
     if not found.findings:
         return f"{found.source} has no rows"
     return f"{found.source} has no row that can be used, the first: {found.findings[0].reason}"
-
-
-def _nearest_path(path: Path) -> str:
-    try:
-        return nearest(path.name, [entry.name for entry in path.parent.iterdir()])
-    except OSError:
-        return ""
 
 
 def formats() -> str:

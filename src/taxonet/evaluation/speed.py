@@ -1,5 +1,6 @@
 """How fast models answer on this machine: measured in turn, so that whatever else the machine does hits all alike."""
 
+import itertools
 import os
 import platform
 import time
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from taxonet.inference import Classifier
 from taxonet.inference.engines import run_on_all
 from taxonet.machine import cpu_count, processor
+from taxonet.timing import in_turn
 
 BATCH = 16
 RUNS = 30  # rounds of single photos; a sixth of that of batches
@@ -74,12 +76,28 @@ def measure_speed(
     pixels = [np.stack([c.preprocessing.pixels(p) for p in batch]) for c in classifiers]
     batches = max(LEAST, runs // 6)
     total = runs + batches + 2 * WARM_UP
-    clock = _Clock(total, progress)
-    singles = clock.rounds(runs, classifiers, lambda c, i, r: _time(c, [batch[r % BATCH]], pixels[i][r % BATCH :][:1]))
-    together = clock.rounds(batches, classifiers, lambda c, i, r: _time(c, batch, pixels[i]))
+    counter = itertools.count(1)
+
+    def one(which: int, number: int) -> tuple[float, float]:
+        place = number % BATCH
+        return _time(classifiers[which], [batch[place]], pixels[which][place : place + 1])
+
+    def measured(once: Callable[[int, int], tuple[float, float]], rounds: int) -> list[list[tuple[float, float]]]:
+        return in_turn(
+            len(classifiers),
+            once,
+            rounds,
+            warm_up=WARM_UP,
+            least=LEAST,
+            seconds=SECONDS / 2,
+            after_round=lambda: progress(next(counter), total) if progress else None,
+        )
+
+    singles = measured(one, runs)
+    together = measured(lambda i, _: _time(classifiers[i], batch, pixels[i]), batches)
     return [
-        Speed(_timing(one, 0), _timing(one, 1), _timing(many, 0), _timing(many, 1), BATCH)
-        for one, many in zip(singles, together, strict=True)
+        Speed(_timing(single, 0), _timing(single, 1), _timing(many, 0), _timing(many, 1), BATCH)
+        for single, many in zip(singles, together, strict=True)
     ]
 
 
@@ -92,33 +110,6 @@ def _time(classifier: Classifier, paths: Sequence[Path], prepared: NDArray[np.ui
     run_on_all(classifier.engine, prepared)
     end = time.perf_counter()
     return 1000 * (middle - start) / len(paths), 1000 * (end - middle) / len(paths)
-
-
-class _Clock:
-    def __init__(self, total: int, progress: Rounds | None) -> None:
-        self.total, self.done, self.progress = total, 0, progress
-
-    def rounds(
-        self,
-        runs: int,
-        classifiers: Sequence[Classifier],
-        once: Callable[[Classifier, int, int], tuple[float, float]],
-    ) -> list[list[tuple[float, float]]]:
-        """`runs` rounds after the warm-up; in each every model has its turn, beginning with another one each time."""
-        deadline = time.monotonic() + SECONDS / 2
-        times: list[list[tuple[float, float]]] = [[] for _ in classifiers]
-        for number in range(runs + WARM_UP):
-            for turn in range(len(classifiers)):
-                i = (turn + number) % len(classifiers)
-                taken = once(classifiers[i], i, number)
-                if number >= WARM_UP:
-                    times[i].append(taken)
-            self.done += 1
-            if self.progress:
-                self.progress(self.done, self.total)
-            if number >= WARM_UP + LEAST - 1 and time.monotonic() > deadline:
-                break
-        return times
 
 
 def _timing(times: Sequence[tuple[float, float]], which: int) -> Timing:

@@ -16,6 +16,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from taxonet.errors import ImageError
 
+MISSING = "the file does not exist"
 ACCEPTED = "JPEG, PNG, WebP, GIF, BMP and TIFF"
 
 # Pillow's classes are called directly: Image.open would apply the process-wide Image.MAX_IMAGE_PIXELS,
@@ -98,7 +99,7 @@ def read_file(path: str | os.PathLike[str], limits: Limits) -> bytes:
         finally:
             os.close(handle)
     except FileNotFoundError:
-        raise ImageError("the file does not exist") from None
+        raise ImageError(MISSING) from None
     except PermissionError:
         raise ImageError("the file may not be read: permission denied") from None
     except OSError as error:

@@ -5,6 +5,7 @@ JSON is in its metadata). Both take pixels (N, H, W, C) uint8 and give logits (N
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,15 +60,26 @@ def read_openvino(xml: AnyPath) -> tuple[BundleInfo, Any]:
         try:
             model = import_openvino().Core().read_model(path, weights)
         except RuntimeError as error:
+            if (named := _named_hash(path)) and named != sha256_of(weights):
+                raise BundleError(_FOREIGN.format(weights.name)) from error
             raise BundleError("it is damaged or not a whole OpenVINO model") from error
         info = _parsed(_runtime_text(model, INFO))
         if sha256_of(weights) != _runtime_text(model, HASH):
-            raise BundleError(f"{weights.name} is damaged or of another export; the two files belong together")
+            raise BundleError(_FOREIGN.format(weights.name))
         shape = model.input(0).get_partial_shape()
         sizes = [shape[i].get_length() if shape[i].is_static else None for i in range(len(shape))]
         classes = model.output(0).get_partial_shape()[-1]
         _check(info, sizes, classes.get_length() if classes.is_static else None)
     return info, model
+
+
+_FOREIGN = "{} is damaged or of another export; the two files belong together"
+
+
+def _named_hash(xml: Path) -> str | None:
+    """The hash of the weights that the text of an OpenVINO export names, also where the graph cannot be read."""
+    found = re.search(rf'<{HASH} value="([0-9a-f]{{64}})"', xml.read_text("utf-8", "replace"))
+    return found[1] if found else None
 
 
 def read_onnx(engine: OnnxRuntimeEngine) -> BundleInfo:

@@ -213,10 +213,12 @@ def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np
 
 def check_options(top: int, threshold: float | None) -> None:
     """Refuse what `predict` cannot do."""
+    if not isinstance(top, int | np.integer):
+        raise UsageError(f"top is {top!r}, it must be a whole number")
     if top < 1:
         raise UsageError(f"top is {top}, it must be at least 1")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise UsageError(f"threshold is {threshold}, it must be a probability from 0 to 1")
+    if threshold is not None and not (isinstance(threshold, float | int | np.floating) and 0 <= threshold <= 1):
+        raise UsageError(f"threshold is {threshold!r}, it must be a probability from 0 to 1")
 
 
 def name_of(image: ImageInput) -> str | None:
@@ -240,6 +242,8 @@ def _as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
         if isinstance(images, np.ndarray) and images.ndim == 4:
             return list(images)
         return [images]  # type: ignore[list-item]
+    if not isinstance(images, Iterable):
+        raise UsageError(f"{images!r} is no picture: give a path, bytes, a PIL image, a uint8 array or several")
     return list(images)
 
 

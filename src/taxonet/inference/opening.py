@@ -20,6 +20,7 @@ from taxonet.inference.classifier import Classifier
 from taxonet.inference.engine_cache import cached_choice, cached_graph, open_cached, open_converted
 from taxonet.inference.engines import ENGINES, Engine, TorchEngine, check_engine, run_on_all
 from taxonet.inference.engines.libraries import can_write_onnx
+from taxonet.timing import in_turn
 from taxonet.weights.finding import Found, find_model
 
 ENVIRONMENT = "TAXONET_ENGINE"  # what "auto" means where it is set
@@ -132,13 +133,15 @@ def _measure(found: Found, digest: str) -> tuple[str, str, dict[str, Any]]:
 
 
 def _rates(engines: Mapping[str, Engine], pixels: NDArray[np.uint8]) -> dict[str, float]:
-    """Pictures a second of each: the best of rounds in which each has its turn, since whatever else runs only slows."""
-    rates = dict.fromkeys(engines, 0.0)
-    for _ in range(ROUNDS):
-        for name, engine in engines.items():
-            start, done = time.perf_counter(), 0
-            while done == 0 or time.perf_counter() - start < SECONDS:
-                run_on_all(engine, pixels)
-                done += len(pixels)
-            rates[name] = max(rates[name], round(done / (time.perf_counter() - start), 2))
-    return rates
+    """Pictures a second of each: the best of its turns, since whatever else runs only slows."""
+    candidates = list(engines.values())
+
+    def once(which: int, _: int) -> float:
+        start, done = time.perf_counter(), 0
+        while done == 0 or time.perf_counter() - start < SECONDS:
+            run_on_all(candidates[which], pixels)
+            done += len(pixels)
+        return done / (time.perf_counter() - start)
+
+    found = in_turn(len(candidates), once, ROUNDS, warm_up=0)
+    return {name: round(max(rates), 2) for name, rates in zip(engines, found, strict=True)}

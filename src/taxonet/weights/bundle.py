@@ -13,7 +13,7 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taxonet.errors import BundleError, nearest
+from taxonet.errors import BundleError, nearest, nearest_file
 from taxonet.files import replacing
 from taxonet.weights.bundle_info import METADATA_KEY, BundleInfo
 from taxonet.weights.safetensors_header import DTYPE_KEYS, HOW_TO_IMPORT, Header, Spec, TensorEntry, read_header
@@ -48,7 +48,7 @@ def reading(path: AnyPath) -> Iterator[BufferedReader]:
             hint = f"; did you mean '{inside}'?" if inside.is_file() else ""
             raise BundleError(f"it is a folder, not a file{hint}")
         if not file.exists():
-            raise BundleError("there is no such file")
+            raise BundleError(f"there is no such file{nearest_file(file)}")
         if not file.is_file():
             raise BundleError("it is not a regular file")
         with file.open("rb") as handle:

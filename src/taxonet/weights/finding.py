@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taxonet.console import Terminal
-from taxonet.errors import BundleError, UsageError, nearest
+from taxonet.errors import BundleError, UsageError, nearest, nearest_file
 from taxonet.weights.bundle import BundleInfo, read_info, reading
 from taxonet.weights.catalogue import Entry, entries_of, find_entry, get_entry
 from taxonet.weights.checkpoint_files import sha256_of
@@ -72,6 +72,8 @@ def find_model(model: str | os.PathLike[str]) -> Found:
     if entry is not None and "." in name:  # a tag says exactly what is meant, so it may be brought
         return _of_entry(entry)
     if entry is None and "." in name:
+        if hint := nearest_file(name):
+            raise UsageError(f"'{name}' is neither a file nor weights of the catalogue{hint}")
         entry = get_entry(name)
     variant = entry.variant if entry else _variant_or_model_hint(name)
     entry = here(name)
@@ -122,5 +124,9 @@ def _variant_or_model_hint(name: str) -> str:
     try:
         return find(name).name
     except UsageError as error:
-        hint = nearest(name, list_models()) or "; give a bundle's path or a name such as efficientnet_lite0"
+        hint = (
+            nearest(name, list_models())
+            or nearest_file(name)
+            or "; give a bundle's path or a name such as efficientnet_lite0"
+        )
         raise UsageError(f"'{name}' is neither a file nor a network{hint}") from error

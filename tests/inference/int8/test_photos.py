@@ -69,8 +69,9 @@ def test_photos_of_classes_that_the_model_lacks_are_findings(fill, paint, tmp_pa
     assert ["did you mean 'green'" in finding.reason for finding in parts.findings] == [True]
 
 
-def test_one_photo_is_too_few(fill, tmp_path, colours):
-    with pytest.raises(DataError, match="holds 1 photo of the model's classes, and int8 needs at least 2"):
+def test_one_photo_is_too_few(fill, paint, tmp_path, colours):
+    paint(tmp_path / "grin" / "0.png")
+    with pytest.raises(DataError, match=r"holds 1 photo of the model's classes \(.*red.*\), its own are .*grin"):
         divide(read_data(fill(tmp_path, red=1)), colours)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from taxonet.console import Listener
 from taxonet.data import ClassIndex, DataSet, Finding, Sample, read_ahead, sort_by_known
 from taxonet.errors import DataError, ImageError
+from taxonet.figures import counted
 from taxonet.images import Limits, Preprocessing
 
 CALIBRATION = 300  # photos; NNCF's own default, beyond which ranges do not move
@@ -71,10 +72,14 @@ def divide(data: DataSet, classes: Sequence[str], count: int = CALIBRATION, seed
     total = sum(map(len, splits.values()))
     if total < LEAST:
         raise DataError(
-            f"{data.source} holds {total} {'photo' if total == 1 else 'photos'} of the model's classes, and int8 needs "
-            f"at least {LEAST}: one to calibrate with and one to measure on"
+            f"{data.source} holds {counted(total, 'photo')} of the model's classes ({_few(classes)}), its own are "
+            f"{_few(data.classes)}, and int8 needs at least {LEAST} photos: one to calibrate with and one to measure on"
         )
     return replace(_divided(splits, count, seed), findings=tuple(findings))
+
+
+def _few(classes: Sequence[str]) -> str:
+    return ", ".join(classes[:5]) + (f" and {len(classes) - 5} more" if len(classes) > 5 else "")
 
 
 def _divided(splits: dict[str, list[Sample]], count: int, seed: int) -> Parts:

@@ -102,7 +102,7 @@ class Int8Report:
 def check_max_drop(points: float) -> None:
     """Refuse a largest drop that is no number of points."""
     if not -100 <= points <= 100:
-        raise UsageError(f"max_drop is {points}, it must be in percentage points, from -100 to 100")
+        raise UsageError(f"max_drop is {points}, it must be in percentage points, from -100 (a gain) to 100")
 
 
 def quantise(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from taxonet.console import Listener
 from taxonet.data import read_ahead
+from taxonet.figures import counted
 from taxonet.inference.classifier import softmax
 from taxonet.inference.engines import Engine
 from taxonet.inference.engines.openvino_engine import OpenVinoEngine
@@ -254,6 +255,6 @@ def _one_by_one(pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
 
 def _sentence(trial: Trial) -> str:
     drop = trial.measured or trial.choosing
-    counts = f" ({drop.lost} photos lost, {drop.gained} gained of {drop.n})" if drop else ""
+    counts = f" ({counted(drop.lost, 'photo')} lost, {drop.gained} gained of {drop.n})" if drop else ""
     kept = f"top-1 changes by {0.0 - drop.points:+.2f} points, kept" if drop and trial.problem is None else ""
     return f"int8, {trial.setting}: {trial.problem or kept}{counts}"

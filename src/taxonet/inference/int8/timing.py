@@ -1,7 +1,7 @@
 """Two engines' speed on this machine, measured in turn, so that whatever else the machine does hits both alike."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taxonet.inference.engines import Engine
+from taxonet.timing import in_turn
 
 BATCH = 16
 ROUNDS = 9  # of batches; the median counts
@@ -53,15 +54,7 @@ def _time(engine: Engine, pixels: NDArray[np.uint8]) -> float:
     return time.perf_counter() - start
 
 
-def _rounds(once: Any, engines: Sequence[Engine], rounds: int) -> list[float]:
-    """The median seconds of each engine over rounds in which every one has its turn."""
-    times: list[list[float]] = [[] for _ in engines]
-    end = time.monotonic() + SECONDS / 2
-    for number in range(rounds + 1):
-        for engine, taken in zip(engines, times, strict=True):
-            seconds = once(engine)
-            if number:
-                taken.append(seconds)
-        if number >= LEAST and time.monotonic() > end:
-            break
-    return [float(np.median(taken)) for taken in times]
+def _rounds(once: Callable[[Engine], float], engines: Sequence[Engine], rounds: int) -> list[float]:
+    """The median seconds of each engine."""
+    found = in_turn(len(engines), lambda i, _: once(engines[i]), rounds, warm_up=1, least=LEAST, seconds=SECONDS / 2)
+    return [float(np.median(taken)) for taken in found]
