@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test test-slow lint clean
 
 help:
 	@echo "make demo   install into .venv and run the embedded first run"
-	@echo "make test   install into .venv and run the tests"
+	@echo "make test   install into .venv and run the tests, but for the slow ones"
+	@echo "make test-slow  run these, too: every family in every engine, kills, training on several processes"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make clean  remove .venv and what the tools left"
 
@@ -25,7 +26,10 @@ demo: install
 
 # one process a core, each of one thread
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not slow"
+
+test-slow: install
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m slow
 
 lint: install
 	$(BIN)/ruff check .

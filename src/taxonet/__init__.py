@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from taxonet.inference.export import Export, export
     from taxonet.information import ModelInfo, draw, info
     from taxonet.networks import list_models
+    from taxonet.serving import serve
     from taxonet.training import Recipe, TrainedComparison, TrainResult, train, train_and_compare
     from taxonet.weights.creation import create_model
     from taxonet.weights.import_weights import Imported, import_weights
@@ -62,6 +63,7 @@ _HOME = {
     "predict": "inference",
     "predict_files": "inference",
     "pull": "weights.pulling",
+    "serve": "serving",
     "train": "training",
     "train_and_compare": "training",
 }
@@ -105,6 +107,7 @@ __all__ = [
     "predict",
     "predict_files",
     "pull",
+    "serve",
     "train",
     "train_and_compare",
 ]

@@ -3,7 +3,11 @@
 import difflib
 import os
 from collections.abc import Iterable
+from itertools import islice
+from numbers import Integral, Real
 from pathlib import Path
+
+LOOKED_AT = 300  # names of a folder; more take longer than the hint is worth
 
 
 class TaxonetError(Exception):
@@ -42,6 +46,25 @@ class TrainingError(TaxonetError):
     """A training run that cannot go on."""
 
 
+def is_number(value: object) -> bool:
+    """Whether a value is a number that counts, numpy's included, and not a truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Refuse a value that is no whole number of at least so much."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise UsageError(f"{name} is {value!r}, it must be a whole number")
+    if value < least:
+        raise UsageError(f"{name} is {value}, it must be at least {least}")
+
+
+def check_model(model: object) -> None:
+    """Refuse what cannot name a model."""
+    if not isinstance(model, str | os.PathLike):
+        raise UsageError(f"the model is {model!r}, it must be a path or a name")
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """The tail of an error sentence: `; did you mean 'x'?`, or nothing when no choice comes close."""
     known = list(choices)
@@ -55,11 +78,18 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 def nearest_file(path: str | os.PathLike[str]) -> str:
     """The same for a path that leads nowhere: the nearest name in its folder; nothing where it is there after all."""
     wanted = Path(path)
+    while not wanted.parent.exists() and wanted.parent != wanted:
+        wanted = wanted.parent  # a folder above is misspelt
     try:
-        names = [entry.name for entry in wanted.parent.iterdir()]
+        names = [entry.name for entry in islice(wanted.parent.iterdir(), LOOKED_AT + 1)]
     except (OSError, ValueError):
         return ""
-    return "" if wanted.name in names else nearest(wanted.name, names)
+    if wanted.name in names or len(names) > LOOKED_AT:
+        return ""
+    stems = {Path(name).stem: name for name in sorted(names)}  # an ending that is shared is no likeness
+    hint = nearest(wanted.stem, stems)
+    found = next((name for stem, name in stems.items() if hint == f"; did you mean '{stem}'?"), None)
+    return "" if found is None else f"; did you mean '{found if wanted == Path(path) else wanted.with_name(found)}'?"
 
 
 def _fold(word: str) -> str:

@@ -233,4 +233,4 @@ def test_a_table_of_answers_takes_the_place_of_nothing_else(predict, photos, tmp
     assert (photos / "list.csv").read_text() == "path\nred/0.png\n"
     for _ in range(2):  # the second time there are answers, which are replaced, and are no pictures of the folder
         status, _, err = predict("red", "--csv", "red/answers.csv")
-        assert (status, err) == (0, "2 pictures, 0 of them could not be read: red/answers.csv\n")
+        assert (status, err) == (0, "2 pictures: red/answers.csv\n")

@@ -238,7 +238,7 @@ def test_labels_of_parquet_may_be_numbers(tmp_path):
     [
         ({"paths": ["1"], "label": ["a"]}, r"has no column 'path'; did you mean 'paths'\?$"),
         ({"path": ["1"], "Label": ["a"]}, r"has no column 'label'; did you mean 'Label'\?$"),
-        ({"path": ["1"], "x": ["a"]}, r"has no column 'label'$"),
+        ({"path": ["1"], "x": ["a"]}, r"has no column 'label', only 'path', 'x'$"),
         ({"path": [], "label": []}, r"has no rows$"),
         (
             {"path": ["1"], "label": ["a"], "split": ["1"]},
@@ -287,7 +287,7 @@ def test_rows_of_another_length_are_findings(tmp_path):
         ("list.csv", "path,label\n1.jpg,Käfer\n".encode("latin-1"), "cannot be read as CSV: 'utf-8' codec"),
         ("list.csv", b"path,label\n1.jpg," + b"x" * 200_000, "cannot be read as CSV: field larger than"),
         ("list.csv", b"", "has no column 'path'"),
-        ("list.csv", b"path;label\n1.jpg;a\n", "has no column 'path'"),
+        ("list.csv", b"path;label\n1.jpg;a\n", "has one column, 'path;label': its cells must be separated by commas"),
         ("list.csv", b"path,label,label\n1.jpg,a,b\n", "has 2 columns called 'label'"),
         ("list.parquet", b"path,label\n1.jpg,a\n", "cannot be read as Parquet: "),
         ("list.parquet", b"", "cannot be read as Parquet: "),

@@ -117,3 +117,10 @@ def test_many_pairs_are_corrected():
     assert len(pairs) == 10
     assert all(pair.p >= pair.p_mid for pair in pairs)
     assert [pair.p for pair in pairs] == pytest.approx(holm([pair.p_mid for pair in pairs]))
+
+
+def test_the_last_bits_of_a_loss_do_not_decide_who_comes_first():
+    right = np.array([True, False, True])
+    first, second = (Answers(name, right, np.full(3, loss)) for name, loss in (("first", 0.5 + 1e-9), ("second", 0.5)))
+    (pair,) = compare_pairs([first, second])
+    assert (pair.better, pair.other) == ("first", "second")

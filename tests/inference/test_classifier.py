@@ -147,6 +147,8 @@ def test_top_is_at_most_the_number_of_classes(colour_classifier, photos, top, na
         ({"batch_size": 0}, "batch_size is 0, it must be at least 1"),
         ({"top": "3"}, "top is '3', it must be a whole number"),
         ({"top": 2.5}, "top is 2.5, it must be a whole number"),
+        ({"top": True}, "top is True, it must be a whole number"),
+        ({"batch_size": "a"}, "batch_size is 'a', it must be a whole number"),
         ({"threshold": "0.3"}, "threshold is '0.3', it must be a probability from 0 to 1"),
     ],
 )
@@ -155,9 +157,35 @@ def test_wrong_numbers(colour_classifier, photos, options, sentence):
         colour_classifier.predict(photos, **options)
 
 
-def test_nothing_at_all_is_no_picture(colour_classifier):
-    with pytest.raises(UsageError, match="None is no picture: give a path"):
-        colour_classifier.predict(None)
+@pytest.mark.parametrize("value", [None, 3, {"a": "photo.jpg"}, torch.zeros(3, 8, 8)])
+def test_what_is_no_picture_at_all_is_refused(colour_classifier, value):
+    with pytest.raises(UsageError, match="is no picture: give a path"):
+        colour_classifier.predict(value)
+
+
+def test_an_open_file_is_one_picture(colour_classifier, paint, tmp_path):
+    with paint(tmp_path / "0.png", "red").open("rb") as file:
+        (answer,) = colour_classifier.predict(file)
+    assert answer.label == "red"
+
+
+def test_values_of_a_wrong_kind_are_one_sentence(small_bundle, tmp_path):
+    for work, sentence in (
+        (lambda: taxonet.load(None), "the model is None, it must be a path or a name"),
+        (lambda: taxonet.load(small_bundle, engine=None), "there is no engine 'None'"),
+        (lambda: taxonet.export(small_bundle, to=None, out=tmp_path / "x"), "there is no format 'None'"),
+        (
+            lambda: taxonet.export(small_bundle, to="openvino", out=tmp_path / "x", int8=True, max_drop="1"),
+            "max_drop is",
+        ),
+        (
+            lambda: taxonet.export(small_bundle, to="openvino", out=tmp_path / "x", int8=True, calibration=2.5),
+            "calibration is 2.5, it must be a whole number",
+        ),
+        (lambda: taxonet.predict_files(["a.jpg"], out=None, model=small_bundle), "out is None, it must be a path"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            work()
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])

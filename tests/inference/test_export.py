@@ -288,3 +288,22 @@ def test_what_a_killed_export_left_is_removed_by_a_later_one(small_bundle, tmp_p
         os.utime(tmp_path / f".m.xml.{name}.draft", (time.time() - age,) * 2)
     taxonet.export(small_bundle, to="openvino", out=tmp_path / "m")
     assert {path.name for path in tmp_path.iterdir()} == {"m.xml", "m.bin", ".m.xml.young.draft"}
+
+
+def test_photos_to_compare_on_need_no_classes(small_bundle, paint, tmp_path):
+    for number in range(3):
+        paint(tmp_path / "loose" / f"{number}.png", "red", number)
+    (tmp_path / "loose" / "notes.txt").write_text("of no account")
+    done = taxonet.export(small_bundle, to="onnx", out=tmp_path / "x", data=tmp_path / "loose")
+    assert (done.agreement.pictures, done.findings) == (3, ())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGTERM is POSIX's")
+def test_an_export_that_is_terminated_leaves_nothing(small_bundle, tmp_path):
+    """The signal comes when the draft is there: the listener's words say so."""
+    command = [sys.executable, "-m", "taxonet", "export", str(small_bundle), "--to", "openvino", "--out", "x"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert any("comparing" in line for line in process.stderr)
+        process.terminate()
+        assert process.wait(60) in (143, 0)  # it may have been done
+    assert [path.name for path in tmp_path.iterdir() if path.suffix not in (".xml", ".bin")] == []

@@ -54,6 +54,14 @@ def test_a_run_leaves_its_files(run):
     assert run.validation.metrics.top1 > 0.9
 
 
+def test_the_bundle_keeps_what_its_training_pictures_look_like(run):
+    info, rows = read_info(run.bundle), (run.run / "train.csv").read_text().splitlines()[1:]
+    assert info.metrics["inputs"]["n"] == min(128, len(rows))
+    brightness = info.metrics["inputs"]["features"]["brightness"]
+    assert 0.2 < brightness["mean"] < 0.6
+    assert brightness["std"] > 0
+
+
 def test_evaluate_and_predict_agree_with_the_log_exactly(run):
     again = taxonet.evaluate(run.bundle, run.run / "val.csv")
     last = log_of(run.run)[-1]
@@ -143,6 +151,7 @@ def command(data, out, *more):
     return [sys.executable, "-m", "taxonet", *map(str, words), *map(str, more)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_anywhere_and_resumed_is_the_run_that_was_never_stopped(colours, tmp_path, number):
     options = ["--epochs", 4, "--ema-decay", 0.9, "--dropout", 0.1]

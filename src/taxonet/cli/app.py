@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from taxonet.cli.models import models
 from taxonet.cli.predict import predict
 from taxonet.cli.pull import pull
 from taxonet.cli.refusals import as_typed, sentence
+from taxonet.cli.serve import serve
 from taxonet.cli.train import train
 from taxonet.errors import TaxonetError
 from taxonet.processes import launched, leave, speaks
@@ -42,6 +44,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "export": export,
     "import": import_weights,
     "pull": pull,
+    "serve": serve,
     "demo": demo,
 }
 
@@ -62,6 +65,7 @@ for name, verb in VERBS.items():
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the entry point of the installed script."""
     if arguments is None:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what is half done is cleared away
         leave(_run(sys.argv[1:]))
     return _run(arguments)
 

@@ -38,8 +38,8 @@ def export(
     out
         The file, with or without its ending.
     data
-        Photos to compare the export with the bundle on: class folders or a table; by default the shipped photos. For
-        --int8 they are labelled photos: train calibrates and test or val measures; without splits a third calibrates
+        Photos to compare the export with the bundle on: a folder or a table; by default the shipped photos. For --int8
+        they are labelled photos: train calibrates and test or val measures; without splits a third calibrates
         and the others measure; by default those of the training run in whose folder the bundle lies.
     int8
         Round weights and activations to 8 bits (openvino only; needs the extra int8).

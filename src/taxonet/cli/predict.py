@@ -85,7 +85,7 @@ def predict(
         elif csv:
             _write_csv(csv, answers)
             terminal.finish()
-            terminal.say(f"{counted(answers.done, 'picture')}, {answers.broken} of them could not be read: {csv}")
+            terminal.say(f"{counted(answers.done, 'picture')}{_broken(answers.broken)}: {csv}")
         else:
             _print_lines(answers)
         if not answers.done:
@@ -125,8 +125,12 @@ def _write_out(terminal: "Terminal", inputs: "Inputs", out: Path, resume: bool, 
     )
     terminal.finish()
     before = f" ({done.resumed} of them were there)" if done.resumed else ""
-    terminal.say(f"{counted(done.answers, 'picture')}{before}, {done.broken} of them could not be read: {done.out}")
+    terminal.say(f"{counted(done.answers, 'picture')}{before}{_broken(done.broken)}: {done.out}")
     return 1 if done.broken else 0
+
+
+def _broken(count: int) -> str:
+    return f", {count:,} of them could not be read" if count else ""
 
 
 class _Answers:

@@ -64,12 +64,15 @@ def _wrong(error: CoercionError) -> str:
 def as_typed(told: str, words: Sequence[str]) -> str:
     """A sentence of the library with the options that were typed in place of the values' names.
 
-    A name of one word is only taken where the sentence begins with it: it may be an ordinary word elsewhere.
+    A name of one word is only taken where the sentence begins with it: it may be an ordinary word elsewhere. A name
+    that is part of a path, or that is also the name of something that was typed, stays as it is.
     """
+    places = {part for word in words if not word.startswith("-") for part in re.split(r"[\\/]", word)}
     for word in words:
         option = word.partition("=")[0]
         name = option.removeprefix("--").replace("-", "_")
-        if option.startswith("--") and name:
-            pattern = rf"\b{re.escape(name)}\b" if "_" in name else rf"^{re.escape(name)}\b"
+        if option.startswith("--") and name and name not in places:
+            start = r"(?<![\w./\\-])" if "_" in name else "^"
+            pattern = rf"{start}{re.escape(name)}(?![\w./\\-])"
             told = re.sub(pattern, option.replace("\\", r"\\"), told)  # what was typed is no template
     return told

@@ -14,11 +14,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from taxonet.data.shards import Member, Refused, is_shard, read_shard
+from taxonet.data.shards import Member, Missing, Refused, is_shard, read_shard
 from taxonet.data.sources import files_below, formats, is_picture, kind_of
 from taxonet.data.tables import TABLES, read_rows
 from taxonet.errors import DataError, UsageError, nearest_file
-from taxonet.images.source import MISSING
 
 PictureInput: TypeAlias = Path | Member | Refused
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -113,8 +112,8 @@ def _source(word: str) -> Iterable[Path | Refused]:
         return itertools.chain.from_iterable(map(_source, spellings))
     if kind == "folder":
         return _folder(path)
-    if not kind and not glob.has_magic(word) and (hint := nearest_file(path)):
-        return [Refused(word, f"{MISSING}{hint}")]
+    if not kind and not glob.has_magic(word):
+        return [Missing(word)]
     return _files(path, kind)
 
 
@@ -151,7 +150,11 @@ def _matches(pattern: str) -> list[str]:
     matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - an absolute pattern is allowed here
     files = [match for match in matches if kind_of(Path(match)) != "folder"]
     if not files:
-        raise DataError(f"no file matches {pattern}" + (", only folders do" if matches else ""))
+        folder = Path(pattern).parent
+        hint = ", only folders do" if matches else ""
+        if not glob.has_magic(str(folder)) and not folder.exists():
+            hint = f", there is no folder {folder}{nearest_file(folder)}"
+        raise DataError(f"no file matches {pattern}{hint}")
     return files
 
 
@@ -182,7 +185,8 @@ def _list(name: str, stdin: bool) -> Iterator[Path]:
         with Path(name).open("rb") as file:
             yield from _entries(file)
     except OSError as error:
-        raise DataError(f"the list {name} cannot be read: {error.strerror or error}") from error
+        hint = nearest_file(name)
+        raise DataError(f"the list {name} cannot be read: {error.strerror or error}{hint}") from error
 
 
 def _entries(file: BinaryIO) -> Iterator[Path]:

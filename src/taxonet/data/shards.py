@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import IO
 
 from taxonet.data.sources import EXTENSIONS, kind_of
-from taxonet.errors import ImageError
+from taxonet.errors import ImageError, nearest_file
 from taxonet.figures import counted
 from taxonet.images import Limits
-from taxonet.images.source import MISSING, check_bytes
+from taxonet.images.source import MISSING, check_bytes, read_file
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _OPENERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
@@ -43,6 +43,19 @@ class Refused:
     def read(self, limits: Limits) -> bytes:
         """Raise ImageError with the reason."""
         raise ImageError(self.reason)
+
+
+class Missing(Refused):
+    """A path that was typed and led nowhere when it was looked at; what is wrong with it is found out at its turn."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, MISSING)
+
+    def read(self, limits: Limits) -> bytes:
+        """Raise ImageError with the reason and the nearest name, or read a file that has come since."""
+        if hint := nearest_file(self.name):
+            raise ImageError(f"{MISSING}{hint}")
+        return read_file(self.name, limits)
 
 
 class _Shard:

@@ -61,7 +61,14 @@ def _columns(path: Path, header: Sequence[str], needed: Sequence[str], also: Seq
     for name in (*needed, *also):
         if header.count(name) > 1:
             raise DataError(f"{path} has {header.count(name)} columns called '{name}'")
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        raise DataError(f"{path} has one column, '{header[0][:60]}': its cells must be separated by commas")
     for name in needed:
         if name not in header:
-            raise DataError(f"{path} has no column '{name}'{nearest(name, header)}")
+            raise DataError(f"{path} has no column '{name}'{nearest(name, header) or _columns_there(header)}")
     return [name for name in (*needed, *also) if name in header]
+
+
+def _columns_there(header: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in header[:8])
+    return f", only {shown}{' …' if len(header) > 8 else ''}" if shown else ", it is empty"

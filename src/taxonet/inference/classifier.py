@@ -5,7 +5,7 @@ number of pictures (`inference/pipeline.py`).
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from taxonet.data.inputs import Inputs
 from taxonet.data.shards import Member, Refused
-from taxonet.errors import BundleError, UsageError
+from taxonet.errors import BundleError, UsageError, check_whole, is_number
 from taxonet.images import DEFAULT_LIMITS, Limits, Preprocessing, Source
 from taxonet.inference.engines import Engine, run_on_all
 from taxonet.inference.pipeline import Road
@@ -25,6 +25,7 @@ _SINGLE = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Member, R
 T = TypeVar("T")
 
 BATCH = 32  # of an engine of one stream: beyond this the network gains nothing on a CPU
+SHOWN = 60  # characters of a value that is refused
 STREAM_BATCH = 4  # of a stream of one core: its caches hold no more
 
 
@@ -94,7 +95,7 @@ class Classifier:
         """Classify pictures.
 
         Args:
-            images: paths, encoded bytes, PIL images or uint8 arrays (H, W, 3); one or many.
+            images: paths, encoded bytes, open files, PIL images or uint8 arrays (H, W, 3); one or many.
             top: how many classes an answer names, the likeliest first.
             batch_size: how many pictures the engine sees at once; by default what suits it.
             threshold: probability from 0 to 1 under which an answer is "none of these"; by default the bundle's, 0
@@ -119,15 +120,21 @@ class Classifier:
         to the last bit.
         """
         check_options(top, threshold)
-        least = (self.info.threshold or 0.0) if threshold is None else threshold
         for image, scored in self.score_each(images, batch_size, skip):
             path = name_of(image)
             if scored.probabilities is None:
                 yield Prediction(path, (), scored.error)
-                continue
-            order = _likeliest(scored.probabilities, top)
-            found = tuple(LabelScore(self.classes[i], int(i), float(scored.probabilities[i])) for i in order)
-            yield Prediction(path, found, abstained=found[0].probability < least)
+            else:
+                yield self.answer(path, scored.probabilities, top, threshold)
+
+    def answer(
+        self, path: str | None, probabilities: NDArray[np.float32], top: int = 5, threshold: float | None = None
+    ) -> Prediction:
+        """The answer that class probabilities (classes,) give, as `predict` words it."""
+        least = (self.info.threshold or 0.0) if threshold is None else threshold
+        order = _likeliest(probabilities, top)
+        found = tuple(LabelScore(self.classes[i], int(i), float(probabilities[i])) for i in order)
+        return Prediction(path, found, abstained=found[0].probability < least)
 
     def predict_proba(
         self, images: ImageInput | Sequence[ImageInput], batch_size: int | None = None
@@ -170,12 +177,12 @@ class Classifier:
         Returns:
             Pairs of an item and its logits (rows, classes) before the temperature, or the reason.
         """
-        if batch_size is not None and batch_size < 1:
-            raise UsageError(f"batch_size is {batch_size}, it must be at least 1")
+        if batch_size is not None:
+            check_whole("batch_size", batch_size, 1)
         engine = self.engine
         batch = batch_size or (BATCH if engine.streams == 1 else STREAM_BATCH)
         overlap = not getattr(engine, "uses_cores", True)
-        return Road(read, self._run, engine.streams, batch, rows, overlap).answer(items, skip)
+        return Road(read, self.run, engine.streams, batch, rows, overlap).answer(items, skip)
 
     def _read(self, image: ImageInput) -> NDArray[np.uint8]:
         source = image.read(self.limits) if isinstance(image, Member | Refused) else image
@@ -185,7 +192,8 @@ class Classifier:
         """Logits (N, classes), before the temperature, of prepared pixels (N, H, W, C) uint8."""
         return _finite(run_on_all(self.engine, pixels))
 
-    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The same by one call of the engine: for one of several callers at a time."""
         return _finite(self.engine.run(pixels))
 
     def calibrated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -213,11 +221,8 @@ def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np
 
 def check_options(top: int, threshold: float | None) -> None:
     """Refuse what `predict` cannot do."""
-    if not isinstance(top, int | np.integer):
-        raise UsageError(f"top is {top!r}, it must be a whole number")
-    if top < 1:
-        raise UsageError(f"top is {top}, it must be at least 1")
-    if threshold is not None and not (isinstance(threshold, float | int | np.floating) and 0 <= threshold <= 1):
+    check_whole("top", top, 1)
+    if threshold is not None and not (is_number(threshold) and 0 <= threshold <= 1):
         raise UsageError(f"threshold is {threshold!r}, it must be a probability from 0 to 1")
 
 
@@ -242,9 +247,16 @@ def _as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
         if isinstance(images, np.ndarray) and images.ndim == 4:
             return list(images)
         return [images]  # type: ignore[list-item]
-    if not isinstance(images, Iterable):
-        raise UsageError(f"{images!r} is no picture: give a path, bytes, a PIL image, a uint8 array or several")
+    if hasattr(images, "read"):  # an open file
+        return [images.read()]
+    if not isinstance(images, Iterable) or isinstance(images, Mapping) or hasattr(images, "detach"):
+        raise UsageError(f"{_short(images)} is no picture: give a path, bytes, a PIL image, a uint8 array or several")
     return list(images)
+
+
+def _short(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def predict(

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taxonet.console import Listener, Silent
-from taxonet.data.sources import DataSet, Finding, kind_of, read_data
-from taxonet.errors import UsageError, nearest
+from taxonet.data.inputs import Inputs
+from taxonet.data.sources import DataSet, Finding, is_picture, kind_of
+from taxonet.errors import UsageError, check_model, nearest
 from taxonet.files import check_target, replacing
 from taxonet.images import Preprocessing
 from taxonet.inference.agreement import PICTURES, Agreement, compare_logits, prepared, shipped
@@ -26,6 +27,7 @@ from taxonet.inference.artefacts import is_artefact, open_artefact, write_onnx, 
 from taxonet.inference.conversion import to_onnx, to_openvino, to_pt2
 from taxonet.inference.engines import TorchEngine, run_on_all
 from taxonet.inference.engines.libraries import check_onnx
+from taxonet.inference.int8.photos import divide
 from taxonet.inference.int8.quantise import Int8Report
 from taxonet.inference.int8.writing import Int8Options, check_int8, photos_for, write_int8
 from taxonet.weights.bundle import BundleInfo
@@ -95,7 +97,7 @@ def export(
         model: a bundle's path or a catalogue name, as for `load`.
         to: "openvino" (`out.xml` and `out.bin`), "onnx" (`out.onnx`) or "pt2" (`out.pt2`, for torch.export.load).
         out: where to write, with or without the ending.
-        data: photos to compare on: a folder of class folders or a table; by default the shipped photos, in 16 views.
+        data: photos to compare on: a folder or a table; by default the shipped photos, in 16 views.
             For int8 they are labelled photos that calibrate and measure (docs/int8.md); by default those of the
             training run beside the bundle.
         int8: round weights and activations to 8 bits (for openvino), if the accuracy on photos is kept.
@@ -113,24 +115,25 @@ def export(
         BundleError, DataError: the model or the photos cannot be used.
     """
     started, listener = time.monotonic(), listener or Silent()
+    check_model(model)
     target = _target(to, out)
     if is_artefact(model):
         raise UsageError(f"{model} is an export already, export its bundle")
     options = Int8Options.given(int8, max_drop=max_drop, calibration=calibration, seed=seed)
+    found: DataSet | None = None
     if int8:
         check_int8(to)
-        found: DataSet | None = photos_for(Path(model), None if data is None else os.fspath(data))
-    else:
-        found = None if data is None else read_data(data)
+        found = photos_for(Path(model), None if data is None else os.fspath(data))
+        divide(found, find_model(model).info().classes)  # refuses photos of other classes before the work
+    paths = [] if data is None else [sample.path for sample in found.samples] if found else _pictures(data)
     from taxonet.weights.networks import open_found
 
     info, network = open_found(find_model(model))
     preprocessing, findings = Preprocessing.parse(info.preprocessing), found.findings if found else ()
-    if found is None or data is None:
+    if data is None:
         pixels = shipped(preprocessing)
     else:
-        samples = found.samples[:: max(1, len(found.samples) // PICTURES)]
-        pixels, unreadable = prepared(preprocessing, (sample.path for sample in samples))
+        pixels, unreadable = prepared(preprocessing, paths[:: max(1, len(paths) // PICTURES)])
         findings += unreadable
     listener.say(f"{info.variant}: converting to {to}")
     expected = TorchEngine(network, info.preprocessing).run(pixels)
@@ -150,10 +153,18 @@ def export(
     return Export(to, files, size, agreement, source, time.monotonic() - started, report, findings)
 
 
+def _pictures(data: str | os.PathLike[str]) -> list[Path]:
+    """The pictures of a folder of any form, or of a table; a comparison needs no labels."""
+    inputs = Inputs([data])
+    inputs.count()
+    return [one for one in inputs if isinstance(one, Path) and is_picture(one)]
+
+
 def _target(to: str, out: str | os.PathLike[str]) -> Path:
     """Where the export goes, checked before the work is done."""
     if to not in SUFFIXES:
-        raise UsageError(f"there is no format '{to}', it must be one of: {', '.join(SUFFIXES)}{nearest(to, SUFFIXES)}")
+        known = ", ".join(SUFFIXES)
+        raise UsageError(f"there is no format '{to}', it must be one of: {known}{nearest(str(to), SUFFIXES)}")
     path, ending = Path(out), SUFFIXES[to]
     if kind_of(path) == "folder" or not path.name:
         raise UsageError(f"--out is '{out}', which is a folder, and a file is wanted, with or without {ending}")

@@ -73,6 +73,8 @@ def predict_files(
         DataError: an input cannot be used, or `out` cannot be written.
     """
     check_options(top, threshold)
+    if not isinstance(out, str | os.PathLike):
+        raise UsageError(f"out is {out!r}, it must be a path")
     target = Path(out)
     journal = _journal(target)
     own = (target, journal, _record_path(target))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taxonet.errors import TaxonetError, UsageError
+from taxonet.errors import TaxonetError, UsageError, check_model
 from taxonet.files import write_atomically
 from taxonet.images import Preprocessing
 from taxonet.inference.agreement import compare_logits, shipped
@@ -47,6 +47,7 @@ def load(model: str | os.PathLike[str], engine: str = "auto") -> Classifier:
         DownloadError: the weights are not here and cannot be brought.
     """
     check_engine(engine)
+    check_model(model)
     if is_artefact(model):
         return _open_export(Path(model), engine)
     if engine == "auto":
@@ -100,6 +101,7 @@ def _open_export(path: Path, engine: str) -> Classifier:
         raise UsageError(
             f"{path.name} is a model for the engine {own}, {engine} cannot run it; open its bundle instead"
         )
+    log.info("engine: %s (the file is for it)", own)
     return Classifier(*open_artefact(path))
 
 

@@ -47,6 +47,7 @@ from taxonet.training.estimate import estimate
 from taxonet.training.features import extract, fit_frozen
 from taxonet.training.feed import steps_of
 from taxonet.training.head import choose_pictures, fit_head
+from taxonet.training.inputs import input_statistics
 from taxonet.training.loggers import Loggers, open_loggers
 from taxonet.training.loop import CHECKPOINT_SECONDS, InterruptedRun, Training, fit
 from taxonet.training.opening import EXCLUDE, RECIPE, RUN
@@ -387,7 +388,8 @@ class Job:
         metrics: dict[str, Any],
         log: list[dict[str, Any]],
     ) -> None:
-        save_network(self.run / BUNDLE, self._info(metrics, calibration.temperature), training.result)
+        kept = metrics | input_statistics([sample for sample, _ in training.train], self.preprocessing)
+        save_network(self.run / BUNDLE, self._info(kept, calibration.temperature), training.result)
         training.loggers.close({f"{part}_top1": metrics[part]["top1"] for part in metrics if part != "epoch"})
         classifier = self._classifier(training.result, calibration.temperature)
         report = TrainingReport(

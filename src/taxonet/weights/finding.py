@@ -63,6 +63,8 @@ def find_model(model: str | os.PathLike[str]) -> Found:
     """
     path = Path(model)
     if path.is_file():
+        if path.suffix == ".bin" and (graph := path.with_suffix(".xml")).is_file():
+            raise BundleError(f"cannot read '{path}': it holds the weights of an export; did you mean '{graph}'?")
         return Found(path)
     name = str(model)
     entry = find_entry(name)

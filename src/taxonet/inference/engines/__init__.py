@@ -43,7 +43,7 @@ def check_engine(name: str) -> None:
     """Refuse an engine that is not there."""
     if name not in ("auto", *ENGINES):
         choices = ", ".join(("auto", *ENGINES))
-        raise UsageError(f"there is no engine '{name}', it must be one of: {choices}{nearest(name, ENGINES)}")
+        raise UsageError(f"there is no engine '{name}', it must be one of: {choices}{nearest(str(name), ENGINES)}")
 
 
 __all__ = ["ENGINES", "Engine", "TorchEngine", "check_engine", "run_on_all"]

@@ -11,7 +11,7 @@ import numpy as np
 from taxonet.console import Listener, Silent
 from taxonet.data import DataSet, Finding, read_data
 from taxonet.data.trained_on import count_trained_on, warning
-from taxonet.errors import UsageError
+from taxonet.errors import UsageError, is_number
 from taxonet.images import DEFAULT_LIMITS, Limits, Preprocessing
 from taxonet.inference.engines.libraries import import_openvino
 from taxonet.inference.engines.openvino_engine import OpenVinoEngine
@@ -101,8 +101,8 @@ class Int8Report:
 
 def check_max_drop(points: float) -> None:
     """Refuse a largest drop that is no number of points."""
-    if not -100 <= points <= 100:
-        raise UsageError(f"max_drop is {points}, it must be in percentage points, from -100 (a gain) to 100")
+    if not is_number(points) or not -100 <= points <= 100:
+        raise UsageError(f"max_drop is {points!r}, it must be in percentage points, from -100 (a gain) to 100")
 
 
 def quantise(

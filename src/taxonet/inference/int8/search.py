@@ -157,13 +157,17 @@ class Search:
         if floats == len(layers):
             problem = "no layer is left in int8"
         elif not choosing.within(self.max_drop):
-            problem = f"top-1 drops by {choosing.points:.2f} points, more than {self.max_drop:g}"
+            problem = f"{_moved(choosing)}, {self._asked()}"
         else:
             same = self.measured is self.choosing
             measured = choosing if same else self._drop(engine, self.measured, self.before_measured)
             if not measured.within(self.max_drop):
-                problem = f"top-1 on the measured photos drops by {measured.points:.2f} points"
+                problem = f"on the measured photos {_moved(measured)}, {self._asked()}"
         return Trial(setting.name, time.monotonic() - start, problem, floats, len(layers), choosing, measured)
+
+    def _asked(self) -> str:
+        least = -self.max_drop
+        return f"a gain of {least:g} is asked for" if least > 0 else f"more than {self.max_drop:g}"
 
     def _drop(self, engine: OpenVinoEngine, photos: Photos, before: Logits) -> Drop:
         return compare(before, answers(engine, photos.pixels, self.listener), photos.targets, self.temperature)
@@ -251,6 +255,10 @@ def answers(engine: Engine, pixels: NDArray[np.uint8], listener: Listener) -> Lo
 def _one_by_one(pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     """Batches of one photo, of which NNCF takes the statistics."""
     return [pixels[place : place + 1] for place in range(len(pixels))]
+
+
+def _moved(drop: Drop) -> str:
+    return f"top-1 {'drops' if drop.points >= 0 else 'rises'} by {abs(drop.points):.2f} points"
 
 
 def _sentence(trial: Trial) -> str:

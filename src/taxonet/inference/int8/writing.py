@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from taxonet.console import Listener
 from taxonet.data import DataSet, read_data
-from taxonet.errors import BundleError, UsageError
+from taxonet.errors import BundleError, UsageError, check_whole
 from taxonet.inference.artefacts import open_artefact, read_openvino, write_openvino
 from taxonet.inference.engines import run_on_all
 from taxonet.inference.engines.openvino_engine import OpenVinoEngine
@@ -31,10 +31,8 @@ class Int8Options:
 
     def __post_init__(self) -> None:
         check_max_drop(self.max_drop)
-        if self.calibration < 1:
-            raise UsageError(f"calibration is {self.calibration}, it must be at least 1 photo")
-        if self.seed < 0:
-            raise UsageError(f"seed is {self.seed}, it must be at least 0")
+        check_whole("calibration", self.calibration, 1)
+        check_whole("seed", self.seed, 0)
 
     @classmethod
     def given(cls, int8: bool, **values: Any) -> "Int8Options":

@@ -1,0 +1,429 @@
+"""The API: models, cards, predictions, heat maps, health and metrics, with an OpenAPI document that says what is so."""
+
+import asyncio
+import base64
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Annotated, Any
+
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+
+from taxonet._version import __version__
+from taxonet.errors import TaxonetError, nearest
+from taxonet.serving import schemas
+from taxonet.serving.bodies import Upload, read_uploads
+from taxonet.serving.cards import card_of, catalogue
+from taxonet.serving.deployment import Deployment, NoModelError, Served
+from taxonet.serving.guard import Guard
+from taxonet.serving.metrics import STAGES, Metrics
+from taxonet.serving.pool import QueueFullError, Reply, WorkerError
+from taxonet.serving.problems import MEDIA_TYPE, ProblemError, facts
+from taxonet.serving.settings import Settings
+from taxonet.serving.v2 import add_v2
+
+MAX_TOP = 1000
+METHODS = "^(gradcam|occlusion|integrated_gradients)$"
+Top = Annotated[int, Query(ge=1, le=MAX_TOP, description="How many classes an answer names.")]
+Threshold = Annotated[
+    float | None,
+    Query(ge=0, le=1, description='The probability under which an answer is "none of these"; by default the model\'s.'),
+]
+_ENCODED = {"type": "string", "format": "byte", "description": "A picture in base64, or as a data URI."}
+_FILE = {"type": "string", "format": "binary"}
+_OPTIONS: dict[str, Any] = {
+    "top": {"type": "integer", "minimum": 1, "maximum": MAX_TOP},
+    "threshold": {"type": "number", "minimum": 0, "maximum": 1},
+    "preview": {"type": "boolean"},
+}
+
+
+def _pictures(most: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a route that takes up to `most` pictures."""
+    image = {
+        "oneOf": [
+            _ENCODED,
+            {
+                "type": "object",
+                "required": ["data"],
+                "additionalProperties": False,
+                "properties": {"name": {"type": "string"}, "data": _ENCODED},
+            },
+        ]
+    }
+    images = {"type": "array", "minItems": 1, "maxItems": most, "items": image}
+    files = {"type": "array", "minItems": 1, "maxItems": most, "items": _FILE}
+
+    def fields(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+        properties = {name: schema, **options}
+        document = {"type": "object", "required": [name], "additionalProperties": False, "properties": properties}
+        return {"schema": document}
+
+    raw = {"schema": {**_FILE, "minLength": 1}}
+    content = {
+        "image/*": raw,
+        "application/octet-stream": raw,
+        "multipart/form-data": fields("files", files),
+        "application/json": fields("images", images),
+    }
+    what = "One picture as the body itself" + (
+        ", or one or many as a form or in JSON." if most > 1 else ", a form, JSON."
+    )
+    return {"requestBody": {"required": True, "description": what, "content": content}}
+
+
+_PROBLEM = {"content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+_WORDS = {
+    400: "The request cannot be read.",
+    401: "A token is needed.",
+    404: "There is no such model.",
+    405: "The address has other methods.",
+    408: "The body took too long.",
+    413: "The body is too large, or has too many pictures.",
+    415: "The body is of a kind that is not taken.",
+    422: "A value is wrong, or it cannot be done.",
+    500: "The server failed.",
+    503: "Too much waits; come again after Retry-After.",
+    504: "The answer took too long.",
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The responses of a route that are problems."""
+    return {status: {"description": _WORDS[status], **_PROBLEM} for status in sorted((*statuses, 500))}
+
+
+def _file(media_type: str, what: str) -> dict[int | str, dict[str, Any]]:
+    """The response of a route that answers with something else than JSON."""
+    return {200: {"description": what, "content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+ASKING = problems(400, 401, 404, 408, 413, 415, 422, 503, 504)
+
+
+def create_app(settings: Settings, deployment: Deployment, metrics: Metrics) -> Guard:
+    """The application around models that are open, or will be: an ASGI app for any server."""
+    app = FastAPI(
+        title="Taxonet",
+        version=__version__,
+        description="Image classification by the models that this server was started with.",
+        docs_url=None,  # they bring scripts from elsewhere
+        redoc_url=None,
+        openapi_url=None,
+    )
+    guard = Guard(app, settings, metrics)
+    app.state.settings, app.state.deployment, app.state.metrics = settings, deployment, metrics
+    if settings.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type"],
+            expose_headers=["server-timing", "retry-after"],
+        )
+    _add_errors(app)
+    _add_health(app, deployment, metrics, guard)
+    _add_models(app, deployment)
+    _add_predict(app, settings, deployment, metrics)
+    add_v2(app, settings, deployment, metrics)
+    _add_openapi(app, settings)
+    _add_page(app)
+    return guard
+
+
+def _add_errors(app: FastAPI) -> None:
+    def answer(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+        return JSONResponse(facts(status, detail), status, dict(headers or {}), MEDIA_TYPE)
+
+    @app.exception_handler(ProblemError)
+    async def problem(_: Request, error: ProblemError) -> Response:
+        return answer(error.status, error.detail, error.headers)
+
+    @app.exception_handler(HTTPException)
+    @app.exception_handler(404)
+    @app.exception_handler(405)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        known = {404: f"there is nothing at {request.url.path[:200]}", 405: f"{request.method} is not for this address"}
+        return answer(error.status_code, known.get(error.status_code, str(error.detail)), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def wrong_value(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return answer(422, f"{first['loc'][-1]} is {str(first.get('input'))[:100]!r}: {first['msg']}")
+
+    @app.exception_handler(TaxonetError)
+    async def cannot(_: Request, error: TaxonetError) -> Response:
+        status, headers = status_of(error)
+        return answer(status, str(error), headers)
+
+
+def status_of(error: TaxonetError) -> tuple[int, dict[str, str]]:
+    """The HTTP status of an error of ours, and the headers that go with it."""
+    if isinstance(error, QueueFullError):
+        return 503, {"retry-after": str(error.seconds)}
+    if isinstance(error, NoModelError):
+        return 404, {}
+    return (500, {}) if isinstance(error, WorkerError) else (422, {})
+
+
+def _add_health(app: FastAPI, deployment: Deployment, metrics: Metrics, guard: Guard) -> None:
+    @app.get("/healthz", response_model=schemas.Health, tags=["health"], summary="Does the server live?")
+    async def healthz() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @app.get(
+        "/readyz",
+        response_model=schemas.Health,
+        tags=["health"],
+        summary="Can it answer? Not while it starts, ends, or has no worker.",
+        responses=problems(503),
+    )
+    async def readyz() -> Response:
+        if guard.draining or not deployment.pool.workers_ready:
+            why = "the server is about to end" if guard.draining else "no worker is ready"
+            raise ProblemError(503, why, {"retry-after": "1"})
+        return JSONResponse({"status": "ok"})
+
+    @app.get(
+        "/metrics",
+        tags=["health"],
+        summary="Figures for Prometheus",
+        response_class=Response,
+        responses=_file("text/plain", "In Prometheus's text form.") | problems(401),
+    )
+    async def read_metrics() -> Response:
+        return Response(metrics.text(), media_type=metrics.content_type)
+
+
+def _add_models(app: FastAPI, deployment: Deployment) -> None:
+    @app.get(
+        "/v1/models",
+        response_model=list[schemas.ModelLine],
+        tags=["models"],
+        summary="The models that this server serves",
+        responses=problems(401),
+    )
+    async def models() -> Response:
+        return JSONResponse([_line(model) for model in deployment.served.values()])
+
+    @app.get(
+        "/v1/models/{name}",
+        response_model=schemas.Card,
+        tags=["models"],
+        summary="All that a model says of itself",
+        responses=problems(401, 404),
+    )
+    async def card(name: str) -> Response:
+        return JSONResponse(card_of(deployment.find(name)))
+
+    @app.get(
+        "/v1/catalogue",
+        response_model=schemas.Catalogue,
+        tags=["catalogue"],
+        summary="Every network that Taxonet has, with paper, figures and weights",
+        responses=problems(401),
+    )
+    async def networks() -> Response:
+        return Response(await asyncio.to_thread(catalogue), media_type="application/json")
+
+    @app.get(
+        "/v1/catalogue/{network}/drawing",
+        tags=["catalogue"],
+        summary="A picture of a network's stages",
+        response_class=Response,
+        responses=_file("image/svg+xml", "SVG.") | problems(401, 404, 422, 503, 504),
+    )
+    async def drawing(network: str) -> Response:
+        if network not in {line["name"] for line in json.loads(catalogue())["networks"]}:
+            raise ProblemError(404, f"there is no network '{network[:100]}'")
+        reply = await deployment.pool.ask_any({"kind": "draw", "model": "", "network": network})
+        return Response(reply.body, media_type="image/svg+xml", headers={"cache-control": "max-age=3600"})
+
+
+def _line(model: Served) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "variant": model.info.variant,
+        "classes": model.info.num_classes,
+        "engine": model.engine,
+        "explains": model.explains,
+    }
+
+
+def _add_predict(app: FastAPI, settings: Settings, deployment: Deployment, metrics: Metrics) -> None:
+    @app.post(
+        "/v1/models/{name}/predict",
+        response_model=list[schemas.Answer],
+        tags=["predict"],
+        summary="Classify pictures: one entry each, in the order given, with `error` where one is bad",
+        openapi_extra=_pictures(settings.max_files, _OPTIONS),
+        responses=ASKING,
+    )
+    async def predict(
+        request: Request,
+        name: str,
+        top: Top = 5,
+        threshold: Threshold = None,
+        preview: Annotated[bool, Query(description="Send what the network saw along.")] = False,
+    ) -> Response:
+        model = deployment.find(name)
+        uploads, options = read_uploads(
+            request.headers.get("content-type", ""), await request.body(), settings.max_files
+        )
+        top, threshold, preview = _options(options, top, threshold, preview)
+        head = {
+            "kind": "picture",
+            "model": model.key,
+            "top": top,
+            "threshold": threshold,
+            "preview": preview,
+            "full": False,
+        }
+        futures = deployment.pool.submit(
+            [head | {"path": upload.name} for upload in uploads], [upload.data for upload in uploads]
+        )
+        replies = await asyncio.gather(*futures, return_exceptions=True)
+        answers = [_answer(upload, reply, model, metrics) for upload, reply in zip(uploads, replies, strict=True)]
+        text = json.dumps(answers, ensure_ascii=False, separators=(",", ":"))
+        return Response(text, media_type="application/json", headers={"server-timing": _server_timing(answers)})
+
+    @app.post(
+        "/v1/models/{name}/explain",
+        tags=["predict"],
+        summary="A heat map of one picture: the places that speak for the answer, on what the network saw",
+        openapi_extra=_pictures(1, {}),
+        response_class=Response,
+        responses=_file("image/png", "PNG.") | ASKING,
+    )
+    async def explain(
+        request: Request,
+        name: str,
+        method: Annotated[str, Query(pattern=METHODS)] = "gradcam",
+        target: Annotated[str | None, Query(description="A class; by default the answer.")] = None,
+        layer: Annotated[str | None, Query(description="A stage of the network, for gradcam.")] = None,
+    ) -> Response:
+        model = deployment.find(name)
+        uploads, options = read_uploads(
+            request.headers.get("content-type", ""), await request.body(), settings.max_files
+        )
+        if len(uploads) > 1 or options:
+            raise ProblemError(422, "explain takes one picture and nothing beside it; options stand in the address")
+        if not model.explains:
+            raise ProblemError(422, f"{name} is an export, which has no gradients: serve its bundle for heat maps")
+        head = {"kind": "explain", "model": model.key, "path": model.path, "path_given": uploads[0].name}
+        reply = await deployment.pool.ask_any(
+            head | {"method": method, "target": target, "layer": layer}, uploads[0].data
+        )
+        if text := reply.head.get("error"):
+            raise ProblemError(422, f"the picture cannot be read: {text}")
+        return Response(reply.body, media_type="image/png")
+
+
+def _options(
+    given: Mapping[str, Any], top: int, threshold: float | None, preview: bool
+) -> tuple[int, float | None, bool]:
+    """The options beside the pictures, which come before those of the address."""
+    known = ("top", "threshold", "preview")
+    for key in given:
+        if key not in known:
+            raise ProblemError(400, f"there is no option '{key[:100]}', only {', '.join(known)}{nearest(key, known)}")
+    try:
+        if "top" in given:
+            top = int(given["top"])
+        if given.get("threshold") is not None:
+            threshold = float(given["threshold"])
+    except (TypeError, ValueError, OverflowError):
+        raise ProblemError(422, "top must be a whole number and threshold a probability") from None
+    if "preview" in given:
+        preview = given["preview"] in (True, "true", "1")
+    if not 1 <= top <= MAX_TOP:
+        raise ProblemError(422, f"top is {top}, it must be from 1 to {MAX_TOP}")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ProblemError(422, f"threshold is {threshold}, it must be a probability from 0 to 1")
+    return top, threshold, preview
+
+
+def _answer(upload: Upload, reply: Reply | BaseException, model: Served, metrics: Metrics) -> dict[str, Any]:
+    """One picture's entry; what failed on it is its error."""
+    empty: dict[str, Any] = {"path": upload.name, "predictions": [], "error": None, "abstained": False}
+    if isinstance(reply, BaseException):
+        if not isinstance(reply, TaxonetError):
+            raise reply
+        metrics.errors.labels("model").inc()
+        return empty | {"error": str(reply)}
+    head = reply.head
+    if failed := head.get("failed"):
+        metrics.errors.labels("model").inc()
+        return empty | {"error": failed}
+    metrics.picture(model.name, head)
+    timing = {name: round(1000 * seconds, 3) for name, seconds in zip(STAGES, head["timing"], strict=True)}
+    if text := head.get("error"):
+        metrics.errors.labels("picture").inc()
+        return empty | {"error": text, "timing": timing}
+    model.drift.add(head["features"])
+    answer = {**head["answer"], "timing": timing}
+    if reply.body:
+        answer["preview"] = "data:image/png;base64," + base64.b64encode(reply.body).decode()
+    return answer
+
+
+def _server_timing(answers: Sequence[Mapping[str, Any]]) -> str:
+    """The longest of each stage, as browsers show it."""
+    timings = [answer["timing"] for answer in answers if "timing" in answer]
+    return ", ".join(f"{name};dur={max((t[name] for t in timings), default=0):.1f}" for name in STAGES)
+
+
+def _add_openapi(app: FastAPI, settings: Settings) -> None:
+    @functools.cache
+    def document() -> dict[str, Any]:
+        found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        parts = found.setdefault("components", {}).setdefault("schemas", {})
+        parts["Problem"] = schemas.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        for unused in ("HTTPValidationError", "ValidationError"):
+            parts.pop(unused, None)
+        for path in found["paths"].values():
+            for operation in path.values():
+                refusal = operation["responses"].get("422")
+                if refusal and "application/json" in refusal.get("content", {}):  # FastAPI's form, not ours
+                    operation["responses"]["422"] = {"description": _WORDS[422], **_PROBLEM}
+        if settings.tokens:
+            found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            found["security"] = [{"token": []}]
+        return found
+
+    app.openapi = document  # type: ignore[method-assign]
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return JSONResponse(document())
+
+
+PAGE = {
+    "": ("index.html", "text/html; charset=utf-8"),
+    "page.css": ("page.css", "text/css; charset=utf-8"),
+    "page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "texts.js": ("texts.js", "text/javascript; charset=utf-8"),
+    "icon.svg": ("icon.svg", "image/svg+xml"),
+}
+
+
+def _add_page(app: FastAPI) -> None:
+    """The page's files, read once."""
+    folder = resources.files("taxonet.serving") / "page"
+    files = {address: ((folder / name).read_bytes(), kind) for address, (name, kind) in PAGE.items()}
+
+    @app.get("/{file}", include_in_schema=False)
+    async def page(file: str) -> Response:
+        if file not in files:
+            raise HTTPException(404)
+        data, kind = files[file]
+        return Response(data, media_type=kind, headers={"cache-control": "no-cache"})
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return await page("")
