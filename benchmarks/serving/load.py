@@ -1,10 +1,10 @@
 """A server under load: Taxonet against LitServe, a FastAPI handler with eager torch, and FastAPI with ONNX Runtime.
 
     pip install --no-deps --target PEERS litserve pyzmq
-    PYTHONPATH=PEERS python benchmarks/serving/load.py [--network mobilenet_v2] [--data PHOTOS] [--json FILE]
+    PYTHONPATH=PEERS python benchmarks/serving/load.py [--network mobilenet_v2] [--photos 12mp] [--json FILE]
 
-Every server runs the same network in float32 on the same machine and takes one JPEG of 500 pixels a request in a
-multipart form, as a client library sends it. Clients are connections of a second process, each of which sends its next
+Every server runs the same network in float32 on the same machine and takes one JPEG a request in a multipart form, as a
+client library sends it. Clients are connections of a second process, each of which sends its next
 request when it has its answer; levels and servers take turns, round after round, and medians over the rounds count.
 `peers.py` says what each server does. What `Classifier.predict_each` answers on the same bytes without any server is
 measured in the same rounds: the difference is what serving costs.
@@ -27,7 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "predict"))
 
-from photos import make_photos
+from photos import KINDS, make_photos
 from race import machine
 
 HERE = Path(__file__).resolve().parent
@@ -135,7 +135,7 @@ def direct(bundle: Path, photos: Sequence[bytes], seconds: float) -> str:
 
 
 async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    paths = make_photos(folder / "photos-500", "500", options.count, options.data)
+    paths = make_photos(folder / f"photos-{options.photos}", options.photos, options.count, options.data)
     photos = [path.read_bytes() for path in paths]
     bundle, onnx = prepared(options.network, folder, paths, options.weights)
     servers = [Server(name, options.port + i, bundle, onnx) for i, name in enumerate(options.only)]
@@ -156,7 +156,13 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         for server in servers:
             server.stop()
     table = {name: {level: summary(bursts) for level, bursts in levels.items()} for name, levels in rows.items()}
-    return {"network": options.network, "direct": statistics.median(alone), "servers": table, "machine": machine()}
+    return {
+        "network": options.network,
+        "photos": KINDS[options.photos].words,
+        "direct": statistics.median(alone),
+        "servers": table,
+        "machine": machine(),
+    }
 
 
 def prepared(network: str, folder: Path, photos: Sequence[Path], weights: str | None) -> tuple[Path, Path]:
@@ -183,7 +189,7 @@ def summary(bursts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def show(row: dict[str, Any]) -> None:
     servers = row["servers"]
-    print(f"\n{row['network']}, float32; without a server {row['direct']:.1f} photos/s")
+    print(f"\n{row['network']}, float32, photos of {row['photos']}; without a server {row['direct']:.1f} photos/s")
     print(LINE.format("", "clients", "answers/s", "p50, ms", "p99, ms", "failures"))
     for name, levels in servers.items():
         for level, one in levels.items():
@@ -210,6 +216,7 @@ def main() -> None:
     made.add_argument("--network", default="mobilenet_v2")
     made.add_argument("--weights", help="a file of real weights, as for `taxonet train --weights`")
     made.add_argument("--data", type=Path, help="a folder of class folders to make the photos from")
+    made.add_argument("--photos", default="500", choices=list(KINDS))
     made.add_argument("--count", type=int, default=64, help="photos")
     made.add_argument("--levels", type=int, nargs="+", default=LEVELS)
     made.add_argument("--only", nargs="+", default=SERVERS, choices=SERVERS)

@@ -1,7 +1,5 @@
 """Settings and their limits, tokens, how cores are shared out, names of models, drift."""
 
-import os
-
 import numpy as np
 import pytest
 
@@ -26,13 +24,13 @@ def test_settings_that_cannot_be(values, sentence):
         Settings(**values)
 
 
-@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 2), (6, 2), (16, 4)])
-def test_workers_share_out_the_cores_and_none_is_in_two_shares(monkeypatch, cores, workers):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)
-    shares = Settings().shares()
-    assert len(shares) == workers
-    assert sorted(core for share in shares for core in share) == list(range(cores))
+@pytest.mark.parametrize(
+    ("cores", "asked", "threads"),
+    [(1, 0, [1]), (2, 0, [1, 1]), (6, 0, [3, 3]), (16, 0, [4, 4, 4, 4]), (5, 2, [3, 2]), (2, 4, [1, 1, 1, 1])],
+)
+def test_workers_share_out_the_cores(monkeypatch, cores, asked, threads):
+    monkeypatch.setattr("taxonet.serving.settings.cpu_count", lambda: cores)
+    assert Settings(workers=asked).shares() == threads
 
 
 def test_tokens_are_compared_whole():

@@ -49,6 +49,16 @@ def test_with_its_only_worker_gone_a_request_waits_for_the_next(serve, exported,
     assert answer["predictions"][0]["label"] == "blue"
 
 
+def test_a_worker_that_stands_still_is_replaced(serve, exported, png):
+    server = serve(exported, "--workers", 1, "--drain", 0, "--timeout", 1)
+    os.kill(server.workers[0], signal.SIGSTOP)
+    assert server.client.post("/v1/models/quick/predict", content=png("red")).status_code == 504
+    server.wait_for("worker 0 stands still, it is killed")
+    server.wait_for("worker 0 is back")
+    (answer,) = server.client.post("/v1/models/quick/predict", content=png("red")).json()
+    assert answer["predictions"][0]["label"] == "red"
+
+
 def test_sigterm_under_load_loses_no_request_that_was_accepted(serve, exported, png):
     server = serve(exported, "--drain", "0.3")
     data, found, ended = png("red"), Counter(), threading.Event()

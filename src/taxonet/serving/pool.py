@@ -6,6 +6,7 @@ to another one, so a request only takes longer; a picture that two workers died 
 
 import asyncio
 import itertools
+import os
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taxonet.errors import TaxonetError, UsageError
+from taxonet.machine import cpu_count
 from taxonet.serving import messages
 from taxonet.serving.settings import Settings
 
@@ -36,6 +38,10 @@ class QueueFullError(TaxonetError):
 
 class WorkerError(TaxonetError):
     """A model failed, or its workers died."""
+
+
+class WorkerDiedError(WorkerError):
+    """The worker ended before it had answered."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Task:
 
     @property
     def batched(self) -> bool:
-        """Whether it waits in the queue of its model; explanations go their own way."""
+        """Whether it waits in the queue of its model; slow work goes its own way."""
         return self.head["kind"] in ("picture", "pixels")
 
 
@@ -81,12 +87,14 @@ class Opening:
 class _Worker:
     """One process as the server sees it."""
 
-    def __init__(self, number: int, cores: list[int]) -> None:
-        self.number, self.cores = number, cores
+    def __init__(self, number: int, threads: int) -> None:
+        self.number, self.threads = number, threads
         self.process: Process | None = None
         self.ready = False
         self.opened: set[str] = set()  # keys of models
         self.at_work: dict[int, Task] = {}
+        self.heard = time.monotonic()  # when it last answered, or last had nothing to do
+        self.listener: asyncio.Task[None] | None = None
 
     @property
     def pictures(self) -> int:
@@ -108,7 +116,7 @@ class Pool:
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self.settings, self._say = settings, say
         self.deaths = 0
-        self._workers = [_Worker(number, cores) for number, cores in enumerate(settings.shares())]
+        self._workers = [_Worker(number, threads) for number, threads in enumerate(settings.shares())]
         self._openings: dict[str, Opening] = {}
         self._waiting: dict[str, deque[Task]] = {}
         self._ids = itertools.count(1)
@@ -123,7 +131,7 @@ class Pool:
 
         The engine is chosen, and the network converted, once and not by each worker, and no worker keeps torch.
         """
-        worker = _Worker(-1, [])
+        worker = _Worker(-1, cpu_count())
         await self._start(worker)
         try:
             return await self._opened(worker, opening)
@@ -134,13 +142,11 @@ class Pool:
         """Open a model in every worker that lives; those that start later open it, too."""
         self._openings[opening.key] = opening
         self._waiting.setdefault(opening.key, deque())
-        try:
-            await asyncio.gather(*(self._opened(worker, opening) for worker in self._workers if worker.ready))
-        except WorkerError:  # one died; it opens all models when it starts again
-            pass
-        except BaseException:
-            await self.close(opening.key)
-            raise
+        work = (self._opened(worker, opening) for worker in self._workers if worker.ready)
+        for failure in await asyncio.gather(*work, return_exceptions=True):
+            if isinstance(failure, BaseException) and not isinstance(failure, WorkerDiedError):
+                await self.close(opening.key)
+                raise failure  # a worker that died opens all models when it starts again
 
     async def close(self, key: str) -> None:
         """Forget a model when the last of its pictures is answered."""
@@ -186,11 +192,6 @@ class Pool:
     def workers_ready(self) -> int:
         """How many workers can answer."""
         return sum(worker.ready for worker in self._workers)
-
-    @property
-    def pids(self) -> list[int]:
-        """The processes of the workers that can answer."""
-        return [worker.process.pid for worker in self._workers if worker.ready and worker.process]
 
     def submit(self, heads: list[dict[str, Any]], bodies: list[bytes]) -> "list[asyncio.Future[Reply]]":
         """Queue the pictures of one request, all of them or none.
@@ -252,13 +253,15 @@ class Pool:
             worker = min(free, key=lambda one: one.pictures)
             self._waiting[task.model].popleft()
             identity = next(self._ids)
+            if not worker.at_work:
+                worker.heard = time.monotonic()
             worker.at_work[identity] = task
             worker.send(task.head | {"id": identity}, task.body)
 
     def _room_of(self, worker: _Worker) -> int:
         """As many pictures as its cores work on, and as many again, so that it never waits for the server."""
         batch = max((opening.batch for opening in self._openings.values()), default=1)
-        return 2 * batch * max(1, len(worker.cores))
+        return 2 * batch * worker.threads
 
     # ---- processes
 
@@ -268,6 +271,7 @@ class Pool:
         for worker in self._workers:
             worker.ready = True
             self._keepers.append(asyncio.create_task(self._keep(worker)))
+        self._keepers.append(asyncio.create_task(self._watch()))
 
     async def stop(self) -> None:
         """End the workers; what is not answered then never is."""
@@ -280,16 +284,22 @@ class Pool:
     async def _start(self, worker: _Worker) -> None:
         worker.opened = set()
         worker.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "taxonet.serving.worker", stdin=PIPE, stdout=PIPE, start_new_session=True
+            sys.executable,
+            "-m",
+            "taxonet.serving.worker",
+            stdin=PIPE,
+            stdout=PIPE,
+            start_new_session=True,  # Ctrl-C is the server's: it ends its workers when all is answered
+            env=os.environ | {"OMP_NUM_THREADS": str(worker.threads)},  # every library's threads, and our own
         )
-        worker.send({"cores": worker.cores})
-        asyncio.create_task(self._listen(worker, worker.process))  # noqa: RUF006 - it ends with the process
+        worker.listener = asyncio.create_task(self._listen(worker, worker.process))
 
     async def _listen(self, worker: _Worker, process: Process) -> None:
         """Take what a worker says until it ends; then its pictures are given to others."""
         assert process.stdout is not None
         while message := await messages.receive(process.stdout):
             head, body = message
+            worker.heard = time.monotonic()
             task = worker.at_work.pop(head["id"], None)
             if task is None:
                 continue
@@ -311,7 +321,7 @@ class Pool:
         if task.deaths < TRIES and task.batched:
             self._waiting[task.model].appendleft(task)
         else:
-            task.future.set_exception(WorkerError("the process that was at work on it ended, twice if it could be"))
+            task.future.set_exception(WorkerDiedError("the process that was at work on it ended"))
 
     async def _keep(self, worker: _Worker) -> None:
         """Start a worker again whenever it ends."""
@@ -323,6 +333,8 @@ class Pool:
             worker.ready = False
             if self._stopping:
                 return
+            if worker.listener is not None:
+                await worker.listener  # its pictures are given to others before it starts again
             pause = PAUSE if time.monotonic() - began > STAYED else min(LONGEST_PAUSE, 2 * pause)
             self.deaths += 1
             self._say(f"worker {worker.number} ended with status {status}, it starts again in {pause:.1f} s")
@@ -339,6 +351,19 @@ class Pool:
             worker.ready = True
             self._say(f"worker {worker.number} is back")
             self._hand_out()
+
+    async def _watch(self) -> None:
+        """Kill a worker that stands still: none of its pictures is answered in twice the time of a request."""
+        longest = 2 * self.settings.request_seconds
+        while True:
+            await asyncio.sleep(min(1.0, longest / 2))
+            for worker in self._workers:
+                if worker.ready and worker.pictures and time.monotonic() - worker.heard > longest:
+                    assert worker.process is not None
+                    self._say(f"worker {worker.number} stands still, it is killed")
+                    worker.heard = time.monotonic()
+                    with suppress(ProcessLookupError):
+                        worker.process.kill()
 
     @staticmethod
     async def _end(worker: _Worker) -> None:

@@ -69,15 +69,10 @@ class Settings:
         cores = cpu_count()
         return self.workers or (1 if cores == 1 else max(2, cores // 4))
 
-    def shares(self) -> list[list[int]]:
-        """The cores of each worker, none twice where there are enough; empty lists where the system cannot tell."""
-        count = self.worker_count()
-        if not hasattr(os, "sched_setaffinity"):
-            return [[] for _ in range(count)]
-        cores = sorted(os.sched_getaffinity(0))[: cpu_count()]
-        if count >= len(cores):
-            return [[cores[i % len(cores)]] for i in range(count)]
-        return [cores[i::count] for i in range(count)]
+    def shares(self) -> list[int]:
+        """How many threads each worker computes with: together as many as there are cores, and each at least one."""
+        count, cores = self.worker_count(), cpu_count()
+        return [max(1, cores // count + (i < cores % count)) for i in range(count)]
 
 
 class Tokens:

@@ -1,4 +1,4 @@
-"""A worker: a process with its share of the cores that decodes pictures and runs the models on them.
+"""A worker: a process with its share of the cores' threads that decodes pictures and runs the models on them.
 
 It is told what to open and what to answer by messages on its stdin, and answers on its stdout (`messages.py`). Pictures
 of one model that wait together share a batch; while a batch is at work on one core the next is formed by whoever comes.
@@ -254,12 +254,6 @@ def main() -> None:
     incoming = os.fdopen(os.dup(0), "rb", buffering=2**20)
     outgoing = os.fdopen(os.dup(1), "wb", buffering=2**16)
     os.dup2(2, 1)  # what a library prints goes to the log and not among the messages
-    started = messages.read(incoming)
-    if started is None:
-        return
-    cores = started[0]["cores"]
-    if cores:
-        os.sched_setaffinity(0, cores)  # before any library asks how many there are
     Worker(incoming, outgoing).run()
     os._exit(0)  # threads may be at work for nobody
 

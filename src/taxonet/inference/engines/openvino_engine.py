@@ -91,6 +91,7 @@ class OpenVinoEngine:
             "INFERENCE_PRECISION_HINT": "f32",  # without it a CPU with bfloat16 would round
             "NUM_STREAMS": str(streams),
             "INFERENCE_NUM_THREADS": str(self.streams),
+            "ENABLE_CPU_PINNING": "NO",  # two processes side by side would be bound to the same cores, and take turns
         }
         compiled = openvino.Core().compile_model(self.model, "CPU", properties)
         requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
