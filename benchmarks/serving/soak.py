@@ -25,7 +25,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks" / "predict")]
 
 from photos import make_photos  # noqa: E402
-
 from tests.serving.test_fuzz import body_of, mutated  # noqa: E402
 
 PARTS = 6  # readings of memory

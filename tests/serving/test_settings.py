@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import taxonet
 from taxonet.errors import UsageError
 from taxonet.images.statistics import FEATURES, features, statistics
 from taxonet.serving import Settings, Tokens
@@ -31,6 +32,11 @@ def test_settings_that_cannot_be(values, sentence):
 def test_workers_share_out_the_cores(monkeypatch, cores, asked, threads):
     monkeypatch.setattr("taxonet.serving.settings.cpu_count", lambda: cores)
     assert Settings(workers=asked).shares() == threads
+
+
+def test_a_setting_that_there_is_not_is_refused_with_the_nearest():
+    with pytest.raises(UsageError, match="there is no setting 'max_file'; did you mean 'max_files'"):
+        taxonet.serve("gone.safetensors", max_file=3)
 
 
 def test_tokens_are_compared_whole():

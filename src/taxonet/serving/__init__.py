@@ -5,14 +5,16 @@ nothing else (`pool.py`, `worker.py`). A worker that dies costs time and no requ
 """
 
 import asyncio
+import importlib.util
+import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import Any
 
-from taxonet.errors import UsageError
+from taxonet.errors import UsageError, nearest
 from taxonet.serving.settings import Settings, Tokens
 
-if TYPE_CHECKING:
-    import os
+PACKAGES = ("fastapi", "httptools", "prometheus_client", "python_multipart", "uvicorn")
 
 
 def serve(models: "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]", **settings: Any) -> None:
@@ -26,9 +28,11 @@ def serve(models: "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]", *
         UsageError: a wrong value, an address that is taken, or what serving needs is not installed.
         BundleError: a model cannot be opened.
     """
-    import os
-
     check_installed()
+    known = [field.name for field in fields(Settings)]
+    for name in settings:
+        if name not in known:
+            raise UsageError(f"there is no setting '{name}'{nearest(name, known) or ': ' + ', '.join(known)}")
     from taxonet.serving.server import run
 
     words = [models] if isinstance(models, str | os.PathLike) else models
@@ -37,7 +41,7 @@ def serve(models: "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]", *
 
 
 def _loop_factory() -> "Callable[[], asyncio.AbstractEventLoop] | None":
-    """uvloop's event loop where it is installed: it costs a request a third less."""
+    """uvloop's event loop where it is installed, else Python's own."""
     try:
         import uvloop
     except ImportError:
@@ -47,15 +51,9 @@ def _loop_factory() -> "Callable[[], asyncio.AbstractEventLoop] | None":
 
 def check_installed() -> None:
     """Refuse with the command that helps where the packages for serving are missing."""
-    try:
-        import fastapi
-        import httptools
-        import prometheus_client
-        import python_multipart
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise UsageError(f"serving needs {error.name}: pip install 'taxonet[serve]'") from error
-    del fastapi, httptools, prometheus_client, python_multipart
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"serving needs {', '.join(missing)}: pip install 'taxonet[serve]'")
 
 
 __all__ = ["Settings", "Tokens", "serve"]

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from taxonet._version import __version__
 from taxonet.errors import TaxonetError, nearest
 from taxonet.serving import schemas
-from taxonet.serving.bodies import Upload, read_uploads
+from taxonet.serving.bodies import Upload, read_request
 from taxonet.serving.cards import card_of, catalogue
 from taxonet.serving.deployment import Deployment, NoModelError, Served
 from taxonet.serving.guard import Guard
@@ -271,10 +271,11 @@ def _add_predict(app: FastAPI, settings: Settings, deployment: Deployment, metri
         threshold: Threshold = None,
         preview: Annotated[bool, Query(description="Send what the network saw along.")] = False,
     ) -> Response:
-        model = deployment.find(name)
-        uploads, options = read_uploads(
+        deployment.find(name)  # refused before the body is read
+        uploads, options = await read_request(
             request.headers.get("content-type", ""), await request.body(), settings.max_files
         )
+        model = deployment.find(name)  # it may have been replaced meanwhile; from here to the queue nothing waits
         top, threshold, preview = _options(options, top, threshold, preview)
         head = {
             "kind": "picture",
@@ -307,10 +308,11 @@ def _add_predict(app: FastAPI, settings: Settings, deployment: Deployment, metri
         target: Annotated[str | None, Query(description="A class; by default the answer.")] = None,
         layer: Annotated[str | None, Query(description="A stage of the network, for gradcam.")] = None,
     ) -> Response:
-        model = deployment.find(name)
-        uploads, options = read_uploads(
+        deployment.find(name)  # refused before the body is read
+        uploads, options = await read_request(
             request.headers.get("content-type", ""), await request.body(), settings.max_files
         )
+        model = deployment.find(name)  # it may have been replaced meanwhile; from here to the queue nothing waits
         if len(uploads) > 1 or options:
             raise ProblemError(422, "explain takes one picture and nothing beside it; options stand in the address")
         if not model.explains:

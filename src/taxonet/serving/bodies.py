@@ -1,5 +1,6 @@
 """Pictures out of a request's body: raw, multipart or JSON with base64; nothing is written to a disk."""
 
+import asyncio
 import base64
 import binascii
 import json
@@ -16,6 +17,7 @@ RAW = (
     "application/octet-stream",
     "application/x-www-form-urlencoded",
 )  # the latter is curl's own
+LARGE = 2**19  # bytes of a body that takes milliseconds to read
 MAX_NAME = 255
 MAX_OPTION = 100  # bytes of a form's field that is no file
 
@@ -53,6 +55,13 @@ def read_uploads(content_type: str, body: bytes, max_files: int) -> tuple[list[U
     if not uploads:
         raise ProblemError(400, "the request has no pictures: send them in fields called 'files'")
     return uploads, options
+
+
+async def read_request(content_type: str, body: bytes, max_files: int) -> tuple[list[Upload], dict[str, Any]]:
+    """The same without standing in the way of other requests: what is large is read by a thread."""
+    if len(body) < LARGE:
+        return read_uploads(content_type, body, max_files)
+    return await asyncio.to_thread(read_uploads, content_type, body, max_files)
 
 
 def _kind(content_type: str) -> tuple[str, str]:

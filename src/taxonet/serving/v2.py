@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from taxonet._version import __version__
 from taxonet.errors import TaxonetError, nearest
 from taxonet.images import Preprocessing
+from taxonet.serving.bodies import LARGE
 from taxonet.serving.deployment import Deployment, NoModelError, Served
 from taxonet.serving.metrics import Metrics
 from taxonet.serving.pool import QueueFullError, WorkerError
@@ -119,8 +120,11 @@ def add_v2(app: FastAPI, settings: Settings, deployment: Deployment, metrics: Me
         body, length = await request.body(), request.headers.get(LENGTH)
         try:
             model = deployment.find(name)
-            wanted = _read(body, length, model, settings.max_files)
-            replies = await asyncio.gather(*deployment.pool.submit(wanted.heads, wanted.bodies))
+            reading = (body, length, model, settings.max_files)
+            wanted = _read(*reading) if len(body) < LARGE else await asyncio.to_thread(_read, *reading)
+            model = deployment.find(name)  # it may have been replaced meanwhile
+            heads = [head | {"model": model.key} for head in wanted.heads]
+            replies = await asyncio.gather(*deployment.pool.submit(heads, wanted.bodies))
             rows = []
             for place, reply in enumerate(replies):
                 if reply.head.get("failed"):
@@ -205,9 +209,8 @@ def _read(body: bytes, length: str | None, model: Served, max_files: int) -> Inf
     else:
         bodies = _pixels(tensor, shape, raw, model)
         head = {"kind": "pixels", "shape": [1, *shape[1:]]}
-    heads = [head | {"model": model.key} for _ in bodies]
     identity = document.get("id")
-    return Inference(identity if isinstance(identity, str) else None, heads, bodies, _outputs(document))
+    return Inference(identity if isinstance(identity, str) else None, [head] * len(bodies), bodies, _outputs(document))
 
 
 def _binary(tensor: Mapping[str, Any], rest: bytes) -> bytes | None:
