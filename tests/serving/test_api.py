@@ -3,12 +3,14 @@
 import base64
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import taxonet
+from taxonet.weights.networks import open_model, save_network
 
 PREDICT = "/v1/models/quick/predict"
 
@@ -35,6 +37,8 @@ def test_a_card_says_all_that_the_bundle_says(client, small_bundle):
     assert card["family"] == "densenet"
     assert card["calibration"] == {"temperature": 1.0, "threshold": None}
     assert card["engine"] == "openvino"
+    _, network = open_model(small_bundle)
+    assert card["parameters"] == sum(parameter.numel() for parameter in network.parameters())
 
 
 def test_every_form_of_body_gets_the_answer_of_predict(client, small_bundle, png):
@@ -97,10 +101,6 @@ def test_top_threshold_and_preview_from_the_address_or_beside_the_pictures(clien
 
 
 def test_the_threshold_of_the_bundle_is_obeyed(serve, small_bundle, png, tmp_path):
-    from dataclasses import replace
-
-    from taxonet.weights.networks import open_model, save_network
-
     info, network = open_model(small_bundle)
     save_network(tmp_path / "strict.safetensors", replace(info, threshold=1.0, temperature=2.0), network)
     server = serve(tmp_path / "strict.safetensors", "--workers", 1, "--engine", "torch", "--drain", 0)
@@ -146,6 +146,36 @@ def test_a_wrong_request_is_a_problem_of_one_sentence(client, address, body, sta
     assert problem["status"] == status
     assert problem["detail"].startswith(sentence)
     assert "\n" not in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("address", "content", "headers", "status"),
+    [
+        (PREDICT, b'{"images": ["AAAA"], "\\ud800": 1}', {"content-type": "application/json"}, 400),
+        (PREDICT + "?topp=1", b"x", {}, 422),
+        (PREDICT, b'{"images": [{"nmae": "a", "data": "AAAA"}]}', {"content-type": "application/json"}, 400),
+        (PREDICT, b'{"images": ["AAAA"], "top": 2.5}', {"content-type": "application/json"}, 422),
+        (PREDICT, b'{"images": ["AAAA"], "preview": "yes"}', {"content-type": "application/json"}, 422),
+        ("/v2/models/quick/infer", b'{"inputs": [{"name": "\\ud800"}]}', {}, 400),
+        ("/v2/models/quick/infer", b"{}", {"inference-header-content-length": "1" * 5000}, 400),
+    ],
+)
+def test_what_is_odd_is_refused_and_no_failure(client, address, content, headers, status):
+    response = client.post(address, content=content, headers=headers)
+    assert response.status_code == status
+    assert response.json()
+
+
+def test_an_id_that_is_no_text_comes_back(client, png):
+    image = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(png("red")).decode()]}
+    body = json.dumps({"id": "\ud800", "inputs": [image]})
+    assert client.post("/v2/models/quick/infer", content=body).json()["id"] == "\ud800"
+
+
+def test_head_is_get_without_a_body(client):
+    for address in ("/", "/healthz", "/readyz", "/v1/models"):
+        response = client.head(address)
+        assert (response.status_code, response.content) == (200, b"")
 
 
 def test_another_method_is_refused(client):

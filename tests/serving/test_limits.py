@@ -1,5 +1,6 @@
 """What the server refuses: too much, too slow, too many, or without a token; and that it goes on after each."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -30,10 +31,11 @@ def connect(server):
 
 
 def everything(connection):
-    """All that comes until the server closes."""
+    """All that comes until the server closes, be it while we still send."""
     found = b""
-    while part := connection.recv(2**16):
-        found += part
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(2**16):
+            found += part
     return found
 
 
@@ -57,6 +59,51 @@ def test_a_body_that_grows_too_large_is_refused(tight):
         else:
             assert b" 413 " in connection.recv(2**16)
     assert tight.client.get("/healthz").status_code == 200
+
+
+def test_trailers_without_end_are_refused(tight):
+    with connect(tight) as connection:
+        connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n".encode())
+        connection.sendall(b"1\r\na\r\n0\r\n" + b"x: " + b"a" * 200_000)
+        assert everything(connection)[:13] in (b"HTTP/1.1 431 ", b"")  # a reset may overtake the answer
+    assert 'taxonet_errors_total{kind="connection"}' in tight.client.get("/metrics").text
+
+
+def test_a_body_where_none_is_needed_is_small(tight):
+    assert tight.client.request("GET", "/healthz", content=b"a" * 100_000).status_code == 413
+
+
+def test_a_form_of_many_fields_and_a_list_of_many_values_are_refused_before_they_are_taken_apart(tight):
+    fields = b"".join(b'--b\r\ncontent-disposition: form-data; name="a%d"\r\n\r\nx\r\n' % i for i in range(100))
+    form = {"content-type": "multipart/form-data; boundary=b"}
+    response = tight.client.post(PREDICT, content=fields + b"--b--\r\n", headers=form)
+    assert (response.status_code, response.json()["detail"]) == (413, "the form has more than 20 fields")
+    assert tight.client.post(PREDICT, json={"images": [[]] * 1000}).status_code == 413
+
+
+def test_who_goes_away_leaves_the_queue(serve, exported, png):
+    """A worker that stands still has a few pictures, four wait, and their clients go: there is room for others."""
+    server = serve(exported, "--workers", 1, "--drain", 0, "--max-batch", 1, "--queue", 4, "--max-files", 4)
+    (worker,) = server.workers
+    os.kill(worker, signal.SIGSTOP)
+    head = f"POST {PREDICT} HTTP/1.1\r\nhost: a\r\ncontent-length: {len(png('red'))}\r\n\r\n".encode()
+    clients = []
+
+    def waiting(count):
+        return f'taxonet_queue_depth{{model="quick"}} {count}.0' in server.client.get("/metrics").text
+
+    try:
+        while not waiting(4):
+            clients.append(connect(server))
+            clients[-1].sendall(head + png("red"))
+            assert len(clients) < 200
+        assert server.client.post(PREDICT, content=png("red")).status_code == 503
+        for one in clients:
+            one.close()
+        assert any(waiting(0) for _ in range(2000))
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert server.client.post(PREDICT, content=png("red")).status_code == 200
 
 
 def test_too_many_files(tight, png):
@@ -89,12 +136,10 @@ def test_a_client_that_is_too_slow_is_told_and_dropped(tight, sent, what):
 def test_too_many_connections(tight):
     connections = [connect(tight) for _ in range(40)]
     try:
-        refused = [b" 503 " in one.recv(2**16) for one in connections[-1:]] if tight.client.is_closed else []
         with connect(tight) as one_more:
             answer = everything(one_more)
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: 1" in answer
-        assert not refused
     finally:
         for connection in connections:
             connection.close()

@@ -120,6 +120,14 @@ def test_two_hundred_files_and_their_table(open_page, files):
     expect(page.locator(".answer")).to_have_count(0)
 
 
+def test_files_that_come_while_others_are_under_way_are_answered_too(open_page, files):
+    page = open_page()
+    page.set_input_files("#files", files(60))
+    page.set_input_files("#files", files(60))
+    expect(page.locator("#summary")).to_have_text("120 pictures, 0 not sure, 0 not readable", timeout=60_000)
+    expect(page.locator("#work")).to_be_hidden()
+
+
 def test_below_the_threshold_the_page_is_not_sure(open_page, files):
     page = open_page()
     page.set_input_files("#files", files(1))

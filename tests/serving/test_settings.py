@@ -15,7 +15,7 @@ from taxonet.serving.drift import LEAST, WINDOW, Drift
     ("values", "sentence"),
     [
         ({"batch": 0}, "batch is 0, it must be at least 1"),
-        ({"request_seconds": 0}, "request_seconds is 0, it must be above 0"),
+        ({"timeout": 0}, "timeout is 0, it must be a number of seconds above 0"),
         ({"max_memory": 1000}, "memory must hold one request"),
         ({"cors": ("*",), "tokens": Tokens(["x" * 20])}, "name the origins that may send a token"),
     ],
@@ -56,14 +56,14 @@ def test_tokens_are_compared_whole():
             Tokens(short)
 
 
-def test_models_are_called_by_stem_catalogue_name_or_as_one_says():
-    assert named_models(
-        ["runs/a/model.safetensors", "x.xml", "densenet121.tv_in1k", "mine=runs/b/model.safetensors"]
-    ) == {
-        "model": "runs/a/model.safetensors",
-        "x": "x.xml",
+def test_models_are_called_by_stem_catalogue_name_or_as_one_says(small_bundle, tmp_path):
+    (tmp_path / "x.xml").touch()
+    words = [str(small_bundle), str(tmp_path / "x.xml"), "densenet121.tv_in1k", f"mine={small_bundle}"]
+    assert named_models(words) == {
+        "colours": str(small_bundle),
+        "x": str(tmp_path / "x.xml"),
         "densenet121.tv_in1k": "densenet121.tv_in1k",
-        "mine": "runs/b/model.safetensors",
+        "mine": str(small_bundle),
     }
 
 

@@ -99,9 +99,9 @@ def serve(
         max_memory=max_memory * MEBI,
         max_pixels=max_pixels * 1_000_000,
         max_connections=max_connections,
-        request_seconds=timeout,
-        head_seconds=min(10.0, timeout),
-        drain_seconds=drain,
+        timeout=timeout,
+        head_timeout=min(10.0, timeout),
+        drain=drain,
         tokens=Tokens.of_file(tokens) if tokens else None,
         cors=tuple(cors or ()),
     )
@@ -115,7 +115,7 @@ def _split(words: list[str] | None, option: str, kind: type) -> tuple[float | in
         name, given, text = word.rpartition("=")
         try:
             value = kind(text)
-            if not 0 <= value < 10**6:
+            if not 0 <= value < 10**6:  # nor is it NaN
                 raise ValueError
         except ValueError:
             raise UsageError(f"{option} is '{word}', it must be a number, or NAME=NUMBER") from None

@@ -18,12 +18,12 @@ from taxonet._version import __version__
 from taxonet.errors import TaxonetError, nearest
 from taxonet.serving import schemas
 from taxonet.serving.bodies import Upload, read_request
-from taxonet.serving.cards import card_of, catalogue
+from taxonet.serving.cards import card_of, catalogue, network_names, sheet_of
 from taxonet.serving.deployment import Deployment, NoModelError, Served
 from taxonet.serving.guard import Guard
 from taxonet.serving.metrics import STAGES, Metrics
 from taxonet.serving.pool import QueueFullError, Reply, WorkerError
-from taxonet.serving.problems import MEDIA_TYPE, ProblemError, facts
+from taxonet.serving.problems import MEDIA_TYPE, ProblemError, document
 from taxonet.serving.settings import Settings
 from taxonet.serving.v2 import add_v2
 
@@ -36,7 +36,7 @@ Threshold = Annotated[
 ]
 _ENCODED = {"type": "string", "format": "byte", "description": "A picture in base64, or as a data URI."}
 _FILE = {"type": "string", "format": "binary"}
-_OPTIONS: dict[str, Any] = {
+OPTIONS: dict[str, Any] = {  # that a prediction takes beside its pictures
     "top": {"type": "integer", "minimum": 1, "maximum": MAX_TOP},
     "threshold": {"type": "number", "minimum": 0, "maximum": 1},
     "preview": {"type": "boolean"},
@@ -106,7 +106,7 @@ def _file(media_type: str, what: str) -> dict[int | str, dict[str, Any]]:
 ASKING = problems(400, 401, 404, 408, 413, 415, 422, 503, 504)
 
 
-def create_app(settings: Settings, deployment: Deployment, metrics: Metrics) -> Guard:
+def create_app(settings: Settings, deployment: Deployment, metrics: Metrics) -> Any:
     """The application around models that are open, or will be: an ASGI app for any server."""
     app = FastAPI(
         title="Taxonet",
@@ -115,30 +115,31 @@ def create_app(settings: Settings, deployment: Deployment, metrics: Metrics) -> 
         docs_url=None,  # they bring scripts from elsewhere
         redoc_url=None,
         openapi_url=None,
+        redirect_slashes=False,  # the address to go to would be made of the client's Host
     )
-    guard = Guard(app, settings, metrics)
     app.state.settings, app.state.deployment, app.state.metrics = settings, deployment, metrics
-    if settings.cors:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.cors),
-            allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"],
-            expose_headers=["server-timing", "retry-after"],
-        )
     _add_errors(app)
-    _add_health(app, deployment, metrics, guard)
+    _add_health(app, deployment, metrics)
     _add_models(app, deployment)
     _add_predict(app, settings, deployment, metrics)
     add_v2(app, settings, deployment, metrics)
     _add_openapi(app, settings)
     _add_page(app)
-    return guard
+    guard = Guard(app, settings, deployment, metrics)
+    if not settings.cors:
+        return guard
+    return CORSMiddleware(  # around the guard, so that a page of a named origin can read refusals, too
+        guard,
+        allow_origins=list(settings.cors),
+        allow_methods=["GET", "POST"],
+        allow_headers=["authorization", "content-type"],
+        expose_headers=["server-timing", "retry-after"],
+    )
 
 
 def _add_errors(app: FastAPI) -> None:
     def answer(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-        return JSONResponse(facts(status, detail), status, dict(headers or {}), MEDIA_TYPE)
+        return Response(document(status, detail), status, dict(headers or {}), MEDIA_TYPE)
 
     @app.exception_handler(ProblemError)
     async def problem(_: Request, error: ProblemError) -> Response:
@@ -156,6 +157,10 @@ def _add_errors(app: FastAPI) -> None:
         first = error.errors()[0]
         return answer(422, f"{first['loc'][-1]} is {str(first.get('input'))[:100]!r}: {first['msg']}")
 
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> Response:
+        return answer(500, "the server failed on this request, its log says how")
+
     @app.exception_handler(TaxonetError)
     async def cannot(_: Request, error: TaxonetError) -> Response:
         status, headers = status_of(error)
@@ -171,7 +176,7 @@ def status_of(error: TaxonetError) -> tuple[int, dict[str, str]]:
     return (500, {}) if isinstance(error, WorkerError) else (422, {})
 
 
-def _add_health(app: FastAPI, deployment: Deployment, metrics: Metrics, guard: Guard) -> None:
+def _add_health(app: FastAPI, deployment: Deployment, metrics: Metrics) -> None:
     @app.get("/healthz", response_model=schemas.Health, tags=["health"], summary="Does the server live?")
     async def healthz() -> Response:
         return JSONResponse({"status": "ok"})
@@ -184,8 +189,8 @@ def _add_health(app: FastAPI, deployment: Deployment, metrics: Metrics, guard: G
         responses=problems(503),
     )
     async def readyz() -> Response:
-        if guard.draining or not deployment.pool.workers_ready:
-            why = "the server is about to end" if guard.draining else "no worker is ready"
+        if deployment.draining or not deployment.pool.workers_ready:
+            why = "the server is about to end" if deployment.draining else "no worker is ready"
             raise ProblemError(503, why, {"retry-after": "1"})
         return JSONResponse({"status": "ok"})
 
@@ -239,8 +244,8 @@ def _add_models(app: FastAPI, deployment: Deployment) -> None:
         responses=_file("image/svg+xml", "SVG.") | problems(401, 404, 422, 503, 504),
     )
     async def drawing(network: str) -> Response:
-        if network not in {line["name"] for line in json.loads(catalogue())["networks"]}:
-            raise ProblemError(404, f"there is no network '{network[:100]}'")
+        if await asyncio.to_thread(sheet_of, network) is None:
+            raise ProblemError(404, f"there is no network '{network[:100]}'{nearest(network[:100], network_names())}")
         reply = await deployment.pool.ask_any({"kind": "draw", "model": "", "network": network})
         return Response(reply.body, media_type="image/svg+xml", headers={"cache-control": "max-age=3600"})
 
@@ -261,7 +266,7 @@ def _add_predict(app: FastAPI, settings: Settings, deployment: Deployment, metri
         response_model=list[schemas.Answer],
         tags=["predict"],
         summary="Classify pictures: one entry each, in the order given, with `error` where one is bad",
-        openapi_extra=_pictures(settings.max_files, _OPTIONS),
+        openapi_extra=_pictures(settings.max_files, OPTIONS),
         responses=ASKING,
     )
     async def predict(
@@ -272,6 +277,7 @@ def _add_predict(app: FastAPI, settings: Settings, deployment: Deployment, metri
         preview: Annotated[bool, Query(description="Send what the network saw along.")] = False,
     ) -> Response:
         deployment.find(name)  # refused before the body is read
+        _check_query(request, *OPTIONS)
         uploads, options = await read_request(
             request.headers.get("content-type", ""), await request.body(), settings.max_files
         )
@@ -309,6 +315,7 @@ def _add_predict(app: FastAPI, settings: Settings, deployment: Deployment, metri
         layer: Annotated[str | None, Query(description="A stage of the network, for gradcam.")] = None,
     ) -> Response:
         deployment.find(name)  # refused before the body is read
+        _check_query(request, "method", "target", "layer")
         uploads, options = await read_request(
             request.headers.get("content-type", ""), await request.body(), settings.max_files
         )
@@ -317,7 +324,7 @@ def _add_predict(app: FastAPI, settings: Settings, deployment: Deployment, metri
             raise ProblemError(422, "explain takes one picture and nothing beside it; options stand in the address")
         if not model.explains:
             raise ProblemError(422, f"{name} is an export, which has no gradients: serve its bundle for heat maps")
-        head = {"kind": "explain", "model": model.key, "path": model.path, "path_given": uploads[0].name}
+        head = {"kind": "explain", "model": model.key, "path": model.copy, "path_given": uploads[0].name}
         reply = await deployment.pool.ask_any(
             head | {"method": method, "target": target, "layer": layer}, uploads[0].data
         )
@@ -326,28 +333,47 @@ def _add_predict(app: FastAPI, settings: Settings, deployment: Deployment, metri
         return Response(reply.body, media_type="image/png")
 
 
+def _check_query(request: Request, *known: str) -> None:
+    """A value that is misspelt would otherwise do nothing, in silence."""
+    for key in request.query_params:
+        if key not in known:
+            raise ProblemError(422, f"there is no option '{key[:100]}', only {', '.join(known)}{nearest(key, known)}")
+
+
 def _options(
     given: Mapping[str, Any], top: int, threshold: float | None, preview: bool
 ) -> tuple[int, float | None, bool]:
-    """The options beside the pictures, which come before those of the address."""
-    known = ("top", "threshold", "preview")
+    """The options beside the pictures, which come before those of the address; a form has them as texts."""
     for key in given:
-        if key not in known:
-            raise ProblemError(400, f"there is no option '{key[:100]}', only {', '.join(known)}{nearest(key, known)}")
+        if key not in OPTIONS:
+            raise ProblemError(
+                400, f"there is no option '{key[:100]}', only {', '.join(OPTIONS)}{nearest(key, OPTIONS)}"
+            )
     try:
         if "top" in given:
-            top = int(given["top"])
+            top = _number(given["top"], int)
         if given.get("threshold") is not None:
-            threshold = float(given["threshold"])
+            threshold = _number(given["threshold"], float)
     except (TypeError, ValueError, OverflowError):
         raise ProblemError(422, "top must be a whole number and threshold a probability") from None
     if "preview" in given:
-        preview = given["preview"] in (True, "true", "1")
+        if given["preview"] not in (True, False, "true", "false"):
+            raise ProblemError(422, "preview must be true or false")
+        preview = given["preview"] in (True, "true")
     if not 1 <= top <= MAX_TOP:
         raise ProblemError(422, f"top is {top}, it must be from 1 to {MAX_TOP}")
     if threshold is not None and not 0 <= threshold <= 1:
         raise ProblemError(422, f"threshold is {threshold}, it must be a probability from 0 to 1")
     return top, threshold, preview
+
+
+def _number(value: Any, kind: type) -> Any:
+    """A number of JSON (2.0 is a whole one), or a form's text; what is neither raises."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError
+    if kind is int and isinstance(value, float) and not value.is_integer():
+        raise ValueError
+    return kind(value)
 
 
 def _answer(upload: Upload, reply: Reply | BaseException, model: Served, metrics: Metrics) -> dict[str, Any]:

@@ -19,6 +19,8 @@ RAW = (
 )  # the latter is curl's own
 LARGE = 2**19  # bytes of a body that takes milliseconds to read
 MAX_NAME = 255
+MAX_OPTIONS = 16  # fields of a form that are no files
+VALUES = 8  # commas and brackets of a picture in JSON, at most
 MAX_OPTION = 100  # bytes of a form's field that is no file
 
 
@@ -100,6 +102,7 @@ class _Form:
         self.uploads: list[Upload] = []
         self.options: dict[str, Any] = {}
         self.ended = False
+        self.parts = 0
         self._headers: dict[str, str] = {}
         self._name, self._value, self._data = b"", b"", bytearray()
 
@@ -115,6 +118,9 @@ class _Form:
         }
 
     def _begin(self) -> None:
+        self.parts += 1
+        if self.parts > self.max_files + MAX_OPTIONS:
+            raise ProblemError(413, f"the form has more than {self.max_files + MAX_OPTIONS} fields")
         self._headers, self._data = {}, bytearray()
         self._name = self._value = b""
 
@@ -162,6 +168,8 @@ def _name(name: Any) -> str | None:
 
 def _json(body: bytes, max_files: int) -> tuple[list[Upload], dict[str, Any]]:
     """`{"images": [BASE64 | {"name", "data": BASE64}], "top", "threshold", …}`."""
+    if sum(map(body.count, (b",", b"[", b"{"))) > VALUES * (max_files + MAX_OPTIONS):  # before it is taken apart
+        raise _too_many(max_files)
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -177,7 +185,7 @@ def _json(body: bytes, max_files: int) -> tuple[list[Upload], dict[str, Any]]:
 def _decoded(image: Any, number: int) -> Upload:
     fields = image if isinstance(image, dict) else {"data": image}
     data = fields.get("data")
-    if not isinstance(data, str):
+    if not isinstance(data, str) or not set(fields) <= {"name", "data"}:
         raise ProblemError(400, f'images[{number}] must be base64, or an object with "name" and "data"')
     head, comma, rest = data.partition(",")
     text = rest if comma and head.startswith("data:") else data  # a data URI, as browsers make them

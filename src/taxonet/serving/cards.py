@@ -8,7 +8,8 @@ from typing import Any
 from taxonet.images import Preprocessing
 from taxonet.information import models
 from taxonet.serving.deployment import Served
-from taxonet.sheets import Sheet, families, load_sheet
+from taxonet.sheets import Sheet, VariantFacts, families, load_sheet
+from taxonet.weights.bundle import BundleInfo
 from taxonet.weights.catalogue import entries
 
 
@@ -24,7 +25,7 @@ def card_of(model: Served) -> dict[str, Any]:
         "family": sheet.family if sheet else None,
         "paper": asdict(sheet.paper) if sheet else None,
         "idea": sheet.idea if sheet else None,
-        "parameters": facts.params if facts else None,
+        "parameters": model.parameters or _published(facts, info),
         "multiply_adds": facts.macs if facts else None,
         "input_size": [*preprocessing.output_size, preprocessing.channels],
         "classes": list(info.classes),
@@ -38,6 +39,16 @@ def card_of(model: Served) -> dict[str, Any]:
         "engine": model.engine,
         "explains": model.explains,
     }
+
+
+def _published(facts: VariantFacts | None, info: BundleInfo) -> int | None:
+    """What the sheet says, where the classes are as many as it counts."""
+    return facts.params if facts and facts.num_classes == info.num_classes else None
+
+
+def network_names() -> list[str]:
+    """Every network of the catalogue."""
+    return [name for family in families() for name in load_sheet(family).variants]
 
 
 def sheet_of(variant: str) -> Sheet | None:

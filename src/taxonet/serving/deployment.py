@@ -6,22 +6,27 @@ one in every worker; new requests then go to the new one, and the old one is clo
 
 import asyncio
 import itertools
+import math
 import re
+import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from taxonet.errors import TaxonetError, UsageError, nearest
 from taxonet.inference.artefacts import is_artefact
 from taxonet.serving.drift import Drift
-from taxonet.serving.pool import Opening, Pool
+from taxonet.serving.pool import Opening, Pool, WorkerDiedError
 from taxonet.serving.settings import Settings
-from taxonet.weights.bundle import BundleInfo
+from taxonet.weights.bundle import BundleInfo, read_info, reading
 from taxonet.weights.finding import FILE_SUFFIXES, file_of
+from taxonet.weights.safetensors_header import read_header
 
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -34,10 +39,12 @@ class Served:
     """A model under its name: which of its openings answers now."""
 
     name: str
-    path: str
+    path: str  # as it was given
+    copy: str  # what is open
     key: str
     info: BundleInfo
     engine: str
+    parameters: int | None  # of a bundle's network, with its own classes
     signature: tuple[Any, ...]
     drift: Drift
     loaded: str  # when, in UTC
@@ -50,7 +57,11 @@ class Served:
 
 @dataclass
 class Deployment:
-    """All models of a server, by name; `reloads` counts the changes, `failures` those that were refused."""
+    """All models of a server, by name; `reloads` counts the changes, `failures` those that were refused.
+
+    What is opened is a copy of the model's files in a folder of the server's own: whatever becomes of the files, a
+    worker that starts again opens what the others have open. `draining` is set when the server is about to end.
+    """
 
     pool: Pool
     settings: Settings
@@ -58,6 +69,8 @@ class Deployment:
     served: dict[str, Served] = field(default_factory=dict)
     reloads: int = 0
     failures: int = 0
+    draining: bool = False
+    _folder: TemporaryDirectory[str] = field(default_factory=lambda: TemporaryDirectory(prefix="taxonet-serve-"))
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     def find(self, name: str) -> Served:
@@ -82,10 +95,11 @@ class Deployment:
 
     async def _opened(self, name: str, path: str) -> Served:
         signature = signature_of(path)
-        settings = self.settings
+        settings, key = self.settings, f"{name}#{next(self._numbers)}"
+        copy = await asyncio.to_thread(self._copied, path, key)
         opening = Opening(
-            key=f"{name}#{next(self._numbers)}",
-            path=path,
+            key=key,
+            path=copy,
             engine="auto" if is_artefact(path) else settings.engine,
             batch=settings.batch_of.get(name, settings.batch),
             wait=settings.wait_of.get(name, settings.wait),
@@ -93,35 +107,56 @@ class Deployment:
         said = await self.pool.prepare(opening)
         info = BundleInfo.from_json(said["info"])
         if not is_artefact(path):
-            opening = Opening(opening.key, path, said["engine"], opening.batch, opening.wait)
+            opening = replace(opening, engine=said["engine"])
         await self.pool.open(opening)
         self.say(f"{name}: {info.variant}, {info.num_classes} classes, engine {said['engine']}, from {path}")
         trained = info.metrics.get("inputs", {})
-        return Served(name, path, opening.key, info, said["engine"], signature, Drift(trained), _now())
+        parameters = None if is_artefact(path) else parameters_of(copy)
+        return Served(name, path, copy, key, info, said["engine"], parameters, signature, Drift(trained), _now())
+
+    def _copied(self, path: str, key: str) -> str:
+        """The model's files copied; a name of the catalogue stays what it is."""
+        file = Path(path)
+        if not file.is_file():
+            return path
+        home = Path(self._folder.name, key.replace("#", "-"))
+        home.mkdir()
+        for one in _files_of(file):
+            shutil.copyfile(one, home / one.name)
+        return str(home / file.name)
 
     async def watch(self) -> None:
         """Look at the files for ever."""
         seen: dict[str, tuple[Any, ...]] = {name: one.signature for name, one in self.served.items()}
         while True:
-            await asyncio.sleep(self.settings.reload_seconds)
+            await asyncio.sleep(self.settings.reload_every)
             for name, model in list(self.served.items()):
                 now = signature_of(model.path)
                 settled, seen[name] = now == seen[name], now
                 if settled and now and now != model.signature:  # it has changed, and nobody writes it any more
-                    await self._reload(name, model)
+                    await self._reload(name, model, now)
 
-    async def _reload(self, name: str, model: Served) -> None:
+    async def _reload(self, name: str, model: Served, signature: tuple[Any, ...]) -> None:
         try:
             fresh = await self._opened(name, model.path)
-        except TaxonetError as error:
+        except WorkerDiedError as error:
+            self.say(f"{name}: its new file could not be opened, that is tried again: {error}")
+            return
+        except (TaxonetError, OSError) as error:
             self.failures += 1
-            model.signature = signature_of(model.path)  # said once
+            model.signature = signature  # said once
             self.say(f"{name}: its file has changed and cannot be opened, the old one goes on: {error}")
             return
         self.served[name] = fresh
         self.reloads += 1
         self.say(f"{name}: the new file answers")
         await self.pool.close(model.key)
+        if model.copy != model.path:
+            await asyncio.to_thread(shutil.rmtree, Path(model.copy).parent, True)
+
+    def close(self) -> None:
+        """Remove the copies."""
+        self._folder.cleanup()
 
 
 def named_models(models: Iterable[str]) -> dict[str, str]:
@@ -147,6 +182,8 @@ def named_models(models: Iterable[str]) -> dict[str, str]:
 
 def _own_name(word: str) -> str:
     path = Path(word)
+    if not path.is_file() and (path.exists() or len(path.parts) > 1):
+        read_info(path)  # says why it is no model
     return path.stem if path.is_file() or path.suffix in FILE_SUFFIXES else word
 
 
@@ -155,10 +192,24 @@ def signature_of(path: str) -> tuple[Any, ...]:
     with suppress(OSError, TaxonetError):
         file = file_of(path)
         if file is not None:
-            files = [file, file.with_suffix(".bin")] if file.suffix == ".xml" else [file]
-            states = [one.stat() for one in files]
+            states = [one.stat() for one in _files_of(file)]
             return tuple((state.st_mtime_ns, state.st_size, state.st_ino) for state in states)
     return ()
+
+
+def _files_of(file: Path) -> list[Path]:
+    return [file, file.with_suffix(".bin")] if file.suffix == ".xml" else [file]
+
+
+def parameters_of(bundle: str) -> int | None:
+    """The parameters of a bundle's network: its tensors but for the statistics of norms; None for the catalogue's."""
+    file = Path(bundle)
+    if not file.is_file():
+        return None
+    with reading(file) as handle:
+        entries = read_header(handle).entries
+    kept = (entry for name, entry in entries.items() if not name.endswith(STATISTICS))
+    return sum(math.prod(entry.shape) for entry in kept)
 
 
 def _now() -> str:

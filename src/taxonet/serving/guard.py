@@ -5,13 +5,14 @@ that goes away takes its pictures out of the queue; whatever fails is answered b
 """
 
 import asyncio
-import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
+from taxonet.serving.deployment import Deployment
+from taxonet.serving.log import say
 from taxonet.serving.metrics import Metrics
 from taxonet.serving.problems import MEDIA_TYPE, ProblemError, document
 from taxonet.serving.settings import Settings
@@ -36,23 +37,25 @@ SECURITY = (
         b"manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
 )
+SMALL = 2**16  # bytes of a body that nobody needs
 GONE = 499  # what the figures say of a client that left before its answer, as nginx does
 KINDS = {408: "time", 504: "time", 503: "queue", 500: "model"}
 
 
 class Guard:
-    """The layer around an application; `draining` is set when the server is about to end."""
+    """The layer around an application."""
 
-    def __init__(self, app: App, settings: Settings, metrics: Metrics) -> None:
-        self.app, self.settings, self.metrics = app, settings, metrics
-        self.draining = False
+    def __init__(self, app: App, settings: Settings, deployment: Deployment, metrics: Metrics) -> None:
+        self.app, self.settings, self.deployment, self.metrics = app, settings, deployment, metrics
         self._held = 0  # bytes of bodies in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        answer = _Answer(send, self.settings.cors != (), lambda: self.draining)
+        if scope["method"] == "HEAD":  # answered as GET; uvicorn leaves the body out
+            scope = {**scope, "method": "GET"}
+        answer = _Answer(send, self.settings.cors != (), lambda: self.deployment.draining)
         started = time.perf_counter()
         try:
             await self._within_time(scope, receive, answer)
@@ -61,7 +64,7 @@ class Guard:
         except ProblemError as problem:
             await answer.problem(problem)
         except Exception:
-            print(traceback.format_exc(), file=sys.stderr, flush=True)  # for who runs the server, and nobody else
+            say(traceback.format_exc())  # for who runs the server, and nobody else
             await answer.problem(ProblemError(500, "the server failed on this request, its log says how"))
         route = getattr(scope.get("route"), "path", None) or "none"
         self.metrics.requests.labels(route, str(answer.status)).inc()
@@ -70,7 +73,7 @@ class Guard:
             self.metrics.errors.labels(KINDS.get(answer.status, "request")).inc()
 
     async def _within_time(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
-        seconds = self.settings.request_seconds
+        seconds = self.settings.timeout
         reading = True
         held = 0
         try:
@@ -89,8 +92,6 @@ class Guard:
         tokens, path = self.settings.tokens, scope["path"]
         if tokens is None or path in OPEN or not path.startswith(("/v1", "/v2", "/metrics")):
             return
-        if scope["method"] == "OPTIONS" and self.settings.cors:
-            return  # a browser asks without a token whether it may ask with one
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(given) != 1 or not tokens.know(given[0]):
             raise ProblemError(
@@ -99,9 +100,9 @@ class Guard:
 
     async def _body(self, scope: Scope, receive: Receive) -> tuple[bytes, int]:
         """The whole body and how much of the server's memory it has taken."""
-        most = self.settings.max_body
+        most = self.settings.max_body if scope["method"] == "POST" else SMALL
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if length.isdigit() and int(length) > most:
+        if length.isdigit() and (len(length) > 18 or int(length) > most):
             raise _too_large(most)
         parts: list[bytes] = []
         size = 0

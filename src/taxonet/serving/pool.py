@@ -5,6 +5,7 @@ to another one, so a request only takes longer; a picture that two workers died 
 """
 
 import asyncio
+import functools
 import itertools
 import os
 import sys
@@ -92,6 +93,7 @@ class _Worker:
         self.process: Process | None = None
         self.ready = False
         self.opened: set[str] = set()  # keys of models
+        self.try_again = 0.0  # when a model that could not be opened is tried again
         self.at_work: dict[int, Task] = {}
         self.heard = time.monotonic()  # when it last answered, or last had nothing to do
         self.listener: asyncio.Task[None] | None = None
@@ -205,6 +207,8 @@ class Pool:
             raise QueueFullError(f"{self.waiting(key)} pictures wait already, come again in {seconds} s", seconds)
         loop = asyncio.get_running_loop()
         tasks = [Task(head, body, loop.create_future()) for head, body in zip(heads, bodies, strict=True)]
+        for task in tasks:
+            task.future.add_done_callback(functools.partial(self._drop_if_cancelled, task))
         self._waiting[key].extend(tasks)
         self._hand_out()
         return [task.future for task in tasks]
@@ -216,13 +220,20 @@ class Pool:
             QueueFullError: no worker is ready, or each has as much as it may.
             UsageError: it cannot be done.
         """
-        ready = [worker for worker in self._workers if worker.ready]
-        if not ready:
-            raise QueueFullError("no worker is ready, come again in 1 s", 1)
-        worker = min(ready, key=lambda one: len(one.at_work) - one.pictures)
-        if len(worker.at_work) - worker.pictures >= SLOW:
-            raise QueueFullError(f"{SLOW} heat maps and drawings wait already, come again in 2 s", 2)
-        return await self._ask(worker, head, body)
+        for tries in range(TRIES):
+            model = head["model"]
+            able = [one for one in self._workers if one.ready and (not model or model in one.opened)]
+            if not able:
+                raise QueueFullError("no worker is ready, come again in 1 s", 1)
+            worker = min(able, key=lambda one: len(one.at_work) - one.pictures)
+            if len(worker.at_work) - worker.pictures >= SLOW:
+                raise QueueFullError(f"{SLOW} heat maps and drawings wait already, come again in 2 s", 2)
+            try:
+                return await self._ask(worker, head, body)
+            except WorkerDiedError:
+                if tries + 1 == TRIES:
+                    raise
+        raise AssertionError
 
     async def _ask(self, worker: _Worker, head: dict[str, Any], body: bytes = b"") -> Reply:
         """Send one item to one worker and wait for its answer; raise what it refuses."""
@@ -230,7 +241,12 @@ class Pool:
         task = Task(head | {"id": next(self._ids)}, body, future, deaths=TRIES)  # no other worker gets it
         worker.at_work[task.head["id"]] = task
         worker.send(task.head, body)
-        reply = await future
+        try:
+            reply = await future
+        except asyncio.CancelledError:
+            if worker.at_work.pop(task.head["id"], None):
+                worker.send({"kind": "cancel", "id": task.head["id"]})
+            raise
         if text := reply.head.get("refused"):
             raise UsageError(text) if reply.head["status"] == UsageError.exit_status else WorkerError(text)
         if text := reply.head.get("failed"):
@@ -239,24 +255,35 @@ class Pool:
 
     def _hand_out(self) -> None:
         """Give waiting pictures to workers with room: the oldest first, the worker with the fewest first."""
-        while True:
-            heads = [queue[0] for queue in self._waiting.values() if queue]
-            if not heads:
-                return
-            task = min(heads, key=lambda one: one.queued)
-            if task.future.done():  # nobody waits for it any more
-                self._waiting[task.model].popleft()
-                continue
-            free = [worker for worker in self._workers if worker.ready and worker.pictures < self._room_of(worker)]
-            if not free:
-                return
-            worker = min(free, key=lambda one: one.pictures)
-            self._waiting[task.model].popleft()
-            identity = next(self._ids)
-            if not worker.at_work:
-                worker.heard = time.monotonic()
-            worker.at_work[identity] = task
-            worker.send(task.head | {"id": identity}, task.body)
+        while any(self._hand_out_one(queue) for queue in self._by_age()):
+            pass
+
+    def _by_age(self) -> "list[deque[Task]]":
+        return sorted((queue for queue in self._waiting.values() if queue), key=lambda queue: queue[0].queued)
+
+    def _hand_out_one(self, queue: "deque[Task]") -> bool:
+        """Give the first of a queue to a worker that has its model and room, if there is one."""
+        task = queue[0]
+        able = (one for one in self._workers if one.ready and task.model in one.opened)
+        free = [worker for worker in able if worker.pictures < self._room_of(worker)]
+        if not free:
+            return False
+        worker = min(free, key=lambda one: one.pictures)
+        queue.popleft()
+        if not worker.at_work:
+            worker.heard = time.monotonic()
+        identity = next(self._ids)
+        worker.at_work[identity] = task
+        worker.send(task.head | {"id": identity}, task.body)
+        return True
+
+    def _drop_if_cancelled(self, task: Task, future: "asyncio.Future[Reply]") -> None:
+        """Where nobody waits for a picture any more, its bytes go, and its place in the queue."""
+        if not future.cancelled():
+            return
+        task.body = b""
+        with suppress(KeyError, ValueError):
+            self._waiting[task.model].remove(task)
 
     def _room_of(self, worker: _Worker) -> int:
         """As many pictures as its cores work on, and as many again, so that it never waits for the server."""
@@ -339,25 +366,46 @@ class Pool:
             self.deaths += 1
             self._say(f"worker {worker.number} ended with status {status}, it starts again in {pause:.1f} s")
             await asyncio.sleep(pause)
-            await self._start(worker)
-            try:
-                while missing := [one for key, one in self._openings.items() if key not in worker.opened]:
-                    await self._opened(worker, missing[0])
-            except TaxonetError as error:
-                self._say(f"worker {worker.number} cannot open a model: {error}")
-                with suppress(ProcessLookupError):
-                    worker.process.kill()
-                continue
+            while not await self._started(worker):
+                pause = min(LONGEST_PAUSE, 2 * pause)
+                await asyncio.sleep(pause)
+            await self._open_missing(worker)
             worker.ready = True
             self._say(f"worker {worker.number} is back")
             self._hand_out()
 
+    async def _started(self, worker: _Worker) -> bool:
+        try:
+            await self._start(worker)
+        except OSError as error:  # no memory or no descriptor is left, for now
+            self._say(f"worker {worker.number} cannot start: {error.strerror or error}")
+            return False
+        return True
+
+    async def _open_missing(self, worker: _Worker) -> None:
+        """Open what a worker has not open; what cannot be opened is tried again later, the others answer meanwhile."""
+        failed: set[str] = set()
+        worker.try_again = float("inf")
+        while missing := [one for key, one in self._openings.items() if key not in worker.opened | failed]:
+            try:
+                await self._opened(worker, missing[0])
+            except WorkerDiedError:
+                return  # its keeper starts it again
+            except TaxonetError as error:
+                failed.add(missing[0].key)
+                self._say(f"worker {worker.number} cannot open {missing[0].path}: {error}")
+        worker.try_again = time.monotonic() + LONGEST_PAUSE if failed else 0.0
+        self._hand_out()
+
     async def _watch(self) -> None:
         """Kill a worker that stands still: none of its pictures is answered in twice the time of a request."""
-        longest = 2 * self.settings.request_seconds
+        longest = 2 * self.settings.timeout
         while True:
             await asyncio.sleep(min(1.0, longest / 2))
             for worker in self._workers:
+                missing = worker.ready and any(key not in worker.opened for key in self._openings)
+                if missing and 0 < worker.try_again < time.monotonic():
+                    await self._open_missing(worker)
                 if worker.ready and worker.pictures and time.monotonic() - worker.heard > longest:
                     assert worker.process is not None
                     self._say(f"worker {worker.number} stands still, it is killed")

@@ -19,7 +19,7 @@ class ProblemError(TaxonetError):
 
 def document(status: int, detail: str) -> bytes:
     """The JSON of a problem."""
-    return json.dumps(facts(status, detail), ensure_ascii=False).encode()
+    return json.dumps(facts(status, detail)).encode()  # ASCII: what a client sent may be no text
 
 
 def facts(status: int, detail: str) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class Card(BaseModel):
     family: str | None
     paper: Paper | None
     idea: str | None
-    parameters: int | None = Field(description="Of the variant with the classes that the paper gives it.")
+    parameters: int | None = Field(description="Of the network with these classes, where that is known.")
     multiply_adds: int | None
     input_size: list[int] = Field(description="Height, width, channels of what the network sees.")
     classes: list[str]

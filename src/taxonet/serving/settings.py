@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,21 +36,28 @@ class Settings:
     max_pixels: int = 50_000_000  # of a picture before it is decoded
     max_files: int = 256  # of a request
     max_connections: int = 1024
-    request_seconds: float = 30.0  # from the first byte of the body to the answer
-    head_seconds: float = 10.0  # for the request line and headers
-    idle_seconds: float = 15.0  # of a kept connection between requests
-    drain_seconds: float = 1.0  # that go on being served after SIGTERM, so that a balancer can take notice
-    reload_seconds: float = 1.0  # between looks at the models' files
+    timeout: float = 30.0  # from the first byte of the body to the answer
+    head_timeout: float = 10.0  # for the request line and headers
+    idle_timeout: float = 15.0  # of a kept connection between requests
+    drain: float = 1.0  # that go on being served after SIGTERM, so that a balancer can take notice
+    reload_every: float = 1.0  # between looks at the models' files
     tokens: "Tokens | None" = None
     cors: tuple[str, ...] = ()
     engine: str = "auto"
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "batch", "queue", "max_body", "max_memory", "max_pixels", "max_files", "max_connections")
-        _at_least(self, 0, "workers", "wait", "drain_seconds")
-        for name in ("request_seconds", "head_seconds", "idle_seconds", "reload_seconds"):
-            if getattr(self, name) <= 0:
-                raise UsageError(f"{name} is {getattr(self, name):g}, it must be above 0")
+        _at_least(self, 0, "workers", "wait", "drain")
+        for name, least in (("batch_of", 1), ("wait_of", 0)):
+            for model, value in getattr(self, name).items():
+                if not least <= value < math.inf:
+                    raise UsageError(f"{name.removesuffix('_of')} of {model} is {value:g}, it must be at least {least}")
+        for name in ("timeout", "head_timeout", "idle_timeout", "reload_every"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{name} is {getattr(self, name):g}, it must be a number of seconds above 0")
+        for origin in self.cors:
+            if origin != "*" and not origin.startswith(("http://", "https://")):
+                raise UsageError(f"cors is '{origin}', it must be an origin such as https://{origin}")
         if not 0 <= self.port <= 65535:
             raise UsageError(f"port is {self.port}, it must be from 0 (any that is free) to 65535")
         if self.queue < self.max_files:
@@ -58,7 +66,8 @@ class Settings:
             )
         if self.max_memory < self.max_body:
             raise UsageError(
-                f"max_memory is {self.max_memory} and max_body is {self.max_body}: memory must hold one request"
+                f"max_memory is {self.max_memory / MEBI:g} MiB and max_body is {self.max_body / MEBI:g} MiB: "
+                "memory must hold one request"
             )
         if "*" in self.cors and self.tokens:
             raise UsageError("cors is '*' and tokens are asked for: name the origins that may send a token")
@@ -110,5 +119,5 @@ class Tokens:
 
 def _at_least(settings: Settings, least: int, *names: str) -> None:
     for name in names:
-        if getattr(settings, name) < least:
+        if not least <= getattr(settings, name) < math.inf:
             raise UsageError(f"{name} is {getattr(settings, name):g}, it must be at least {least}")

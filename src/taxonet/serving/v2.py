@@ -33,6 +33,7 @@ from taxonet.serving.settings import Settings
 
 LENGTH = "inference-header-content-length"  # of the JSON before binary data
 OUTPUTS = {"probabilities": "FP32", "index": "INT64", "label": "BYTES"}
+MAX_NUMBERS = 1_600_000  # of a request in JSON, about ten pictures: reading them stops all else
 _SIZE = struct.Struct("<I")
 _STATES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"schema": {"type": "object"}}}}}
 _ERROR = {
@@ -49,7 +50,7 @@ def _responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     problem = {"content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     found: dict[int | str, dict[str, Any]] = {status: {"description": words[status], **_ERROR} for status in statuses}
     for status, words_of in ((401, "A token is needed."), (408, "Too slow."), (413, "Too large."), (504, "Too slow.")):
-        found[status] = {"description": words_of, **problem}
+        found[status] = {"description": words_of, "content": problem["content"] | _ERROR["content"]}
     return _STATES | found
 
 
@@ -85,7 +86,7 @@ def add_v2(app: FastAPI, settings: Settings, deployment: Deployment, metrics: Me
 
     @app.get("/v2/health/ready", tags=tags, summary="Can it answer?", responses=_responses(503))
     async def ready() -> Response:
-        good = deployment.pool.workers_ready > 0
+        good = _ready(deployment)
         return JSONResponse({"ready": good}, 200 if good else 503)
 
     @app.get("/v2/models/{name}", tags=tags, summary="A model's inputs and outputs", responses=_responses(404))
@@ -96,7 +97,7 @@ def add_v2(app: FastAPI, settings: Settings, deployment: Deployment, metrics: Me
     async def model_ready(name: str) -> Response:
         def said() -> Response:
             deployment.find(name)
-            good = deployment.pool.workers_ready > 0
+            good = _ready(deployment)
             return JSONResponse({"name": name, "ready": good}, 200 if good else 503)
 
         return await _told(said)
@@ -141,6 +142,10 @@ def add_v2(app: FastAPI, settings: Settings, deployment: Deployment, metrics: Me
         return _written(model, wanted, np.concatenate(rows))
 
 
+def _ready(deployment: Deployment) -> bool:
+    return deployment.pool.workers_ready > 0 and not deployment.draining
+
+
 async def _told(answer: Any) -> Response:
     try:
         found: Response = answer()
@@ -151,9 +156,11 @@ async def _told(answer: Any) -> Response:
 
 def _refusal(error: TaxonetError) -> Response:
     headers = {"retry-after": str(error.seconds)} if isinstance(error, QueueFullError) else {}
-    known = {QueueFullError: 503, NoModelError: 404, WorkerError: 500}
-    status = error.status if isinstance(error, (_RefusedError, ProblemError)) else known.get(type(error), 400)
-    return JSONResponse({"error": str(error)}, status, headers)
+    known = ((QueueFullError, 503), (NoModelError, 404), (WorkerError, 500))
+    status = next((status for kind, status in known if isinstance(error, kind)), 400)
+    if isinstance(error, _RefusedError | ProblemError):
+        status = error.status
+    return Response(json.dumps({"error": str(error)}), status, headers, "application/json")
 
 
 def _metadata(model: Served) -> dict[str, Any]:
@@ -176,9 +183,13 @@ def _metadata(model: Served) -> dict[str, Any]:
 
 
 def _read(body: bytes, length: str | None, model: Served, max_files: int) -> Inference:
-    if length is not None and not (length.isascii() and length.isdigit() and int(length) <= len(body)):
+    if length is not None and not (
+        length.isascii() and length.isdigit() and len(length) < 12 and int(length) <= len(body)
+    ):
         raise _RefusedError(f"{LENGTH} is '{length[:20]}', it must be the bytes of the JSON before the binary data")
     split = len(body) if length is None else int(length)
+    if body.count(b",", 0, split) > MAX_NUMBERS:
+        raise _RefusedError(f"the JSON has more than {MAX_NUMBERS:,} numbers, send pixels as binary data", 413)
     try:
         document = json.loads(body[:split])
     except (ValueError, RecursionError):
@@ -325,7 +336,7 @@ def _written(model: Served, wanted: Inference, probabilities: NDArray[np.float32
     document: dict[str, Any] = {"model_name": model.name, "model_version": "", "outputs": outputs}
     if wanted.identity is not None:
         document["id"] = wanted.identity
-    text = json.dumps(document, ensure_ascii=False).encode()
+    text = json.dumps(document).encode()  # ASCII: the client's id may be no text
     if not binary:
         return Response(text, media_type="application/json")
     return Response(text + b"".join(binary), media_type="application/octet-stream", headers={LENGTH: str(len(text))})

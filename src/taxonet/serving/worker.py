@@ -8,7 +8,6 @@ When the server is gone, stdin ends, and so does the worker.
 import io
 import os
 import queue
-import sys
 import threading
 import time
 from collections import deque
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO
 
 from taxonet.errors import ImageError, TaxonetError
 from taxonet.serving import messages
+from taxonet.serving.log import keep_descriptors, say
 
 
 @dataclass
@@ -57,7 +57,9 @@ class Worker:
         self._models: dict[str, Model] = {}
         self._changed = threading.Condition()  # of the models and what waits for them
         self._sending = threading.Lock()
-        self._slow: queue.SimpleQueue[Item | None] = queue.SimpleQueue()  # opening and explaining, one by one
+        self._openings: queue.SimpleQueue[Item] = queue.SimpleQueue()  # one after the other
+        self._slow: queue.SimpleQueue[Item] = queue.SimpleQueue()  # heat maps and drawings, one after the other
+        self._cancelled: set[int] = set()  # slow work that nobody waits for any more
         self._decoders: ThreadPoolExecutor | None = None
 
     def run(self) -> None:
@@ -65,8 +67,10 @@ class Worker:
         from taxonet.machine import thread_count
 
         self.threads = thread_count()
-        for work in (*[self._answer_batches] * self.threads, self._do_slow_work):
+        for work in [self._answer_batches] * self.threads:
             threading.Thread(target=work, daemon=True).start()
+        for waiting in (self._openings, self._slow):
+            threading.Thread(target=self._do_slow_work, args=(waiting,), daemon=True).start()
         while message := messages.read(self._incoming):
             head, body = message
             item = Item(head, body, time.monotonic())
@@ -75,8 +79,10 @@ class Worker:
             elif head["kind"] == "close":
                 with self._changed:
                     self._models.pop(head["model"], None)
+            elif head["kind"] == "cancel":
+                self._cancelled.add(head["id"])
             else:
-                self._slow.put(item)
+                (self._openings if head["kind"] == "open" else self._slow).put(item)
 
     def _enqueue(self, item: Item) -> None:
         with self._changed:
@@ -123,6 +129,8 @@ class Worker:
     def _answer(self, model: Model, items: Sequence[Item]) -> None:
         import numpy as np
 
+        from taxonet.images.statistics import features
+
         started = time.monotonic()
         found = self._prepared(model, items)
         good = [(item, pixels) for item, (pixels, _) in zip(items, found, strict=True) if not isinstance(pixels, str)]
@@ -143,8 +151,10 @@ class Worker:
                 self._send(reply | {"error": pixels})
             elif item.head["kind"] == "pixels" or item.head["full"]:
                 probabilities = model.classifier.calibrated(scores[id(item)])
-                self._send(reply | {"shape": probabilities.shape}, probabilities.astype("<f4").tobytes())
+                known = {"shape": probabilities.shape, "features": features(pixels[0])}
+                self._send(reply | known, probabilities.astype("<f4").tobytes())
             else:
+                reply["features"] = features(pixels[0])
                 self._send_prediction(reply, model, item, pixels, scores[id(item)])
 
     def _prepared(self, model: Model, items: Sequence[Item]) -> list[tuple[Any, float]]:
@@ -155,27 +165,28 @@ class Worker:
         return [_pixels(model.classifier, item) for item in items]
 
     def _send_prediction(self, reply: dict[str, Any], model: Model, item: Item, pixels: Any, logits: Any) -> None:
-        from taxonet.images.statistics import features
-
         head = item.head
         prediction = model.classifier.answer(
             head["path"], model.classifier.calibrated(logits)[0], head["top"], head["threshold"]
         )
         body = _as_png(pixels[0]) if head["preview"] else b""
-        self._send(reply | {"answer": prediction.as_dict(), "features": features(pixels[0])}, body)
+        self._send(reply | {"answer": prediction.as_dict()}, body)
 
     def _fail(self, items: Sequence[Item], error: Exception) -> None:
         """A model that fails on pictures that could be read: its own error, told as one."""
         told = str(error) if isinstance(error, TaxonetError) else f"the model failed ({type(error).__name__})"
-        print(f"taxonet worker: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        say(f"worker: {type(error).__name__}: {error}")
         for item in items:
             self._send({"kind": "answer", "id": item.head["id"], "failed": told})
 
     # ---- slow work
 
-    def _do_slow_work(self) -> None:
-        while item := self._slow.get():
+    def _do_slow_work(self, waiting: "queue.SimpleQueue[Item]") -> None:
+        while item := waiting.get():
             head = item.head
+            if head["id"] in self._cancelled:
+                self._cancelled.discard(head["id"])
+                continue
             try:
                 if head["kind"] == "open":
                     self._send({"kind": "opened", "id": head["id"], **self._open(head)})
@@ -251,6 +262,7 @@ def _as_png(pixels: Any) -> bytes:
 
 def main() -> None:
     """The process: `python -m taxonet.serving.worker`."""
+    keep_descriptors()
     incoming = os.fdopen(os.dup(0), "rb", buffering=2**20)
     outgoing = os.fdopen(os.dup(1), "wb", buffering=2**16)
     os.dup2(2, 1)  # what a library prints goes to the log and not among the messages

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from taxonet.data import Sample, read_ahead
 from taxonet.errors import ImageError
 from taxonet.images import DEFAULT_LIMITS, Preprocessing
@@ -20,6 +22,6 @@ def input_statistics(samples: Sequence[Sample], preprocessing: Preprocessing) ->
         except ImageError:
             return None
 
-    few = samples[:: max(1, len(samples) // PICTURES)][:PICTURES]
-    rows = [row for row in read_ahead(read, few) if row is not None]
+    places = np.unique(np.linspace(0, len(samples) - 1, min(len(samples), PICTURES)).round().astype(int))
+    rows = [row for row in read_ahead(read, [samples[place] for place in places]) if row is not None]
     return {"inputs": statistics(rows)} if rows else {}

@@ -7,7 +7,7 @@ const TRIES = 8; // of a request that the server is too busy for
 const SHOWN = 24; // answers, or networks, before "more"
 
 const byId = (id) => document.getElementById(id);
-const state = { language: "en", models: [], card: null, answers: [], shown: SHOWN, work: null, catalogue: null, networks: SHOWN };
+const state = { language: "en", models: [], card: null, answers: [], shown: SHOWN, work: null, waiting: [], done: 0, total: 0, catalogue: null, networks: SHOWN };
 
 // ---- words
 
@@ -68,7 +68,7 @@ async function ask(address, options = {}) {
     const known = token();
     sessionStorage.removeItem("taxonet-token");
     byId("token-form").hidden = false;
-    throw new Error(known ? text("tokenWrong") : text("tokenLabel"));
+    throw new Error(known ? text("tokenWrong") : "");
   }
   return response;
 }
@@ -108,7 +108,7 @@ async function chooseModel() {
   const response = await ask(`v1/models/${encodeURIComponent(name)}`);
   if (!response.ok) throw new Error(await told(response));
   state.card = await response.json();
-  byId("threshold").value = Math.round(100 * (state.card.calibration.threshold ?? 0));
+  if (!state.answers.length) byId("threshold").value = Math.round(100 * (state.card.calibration.threshold ?? 0));
   showCard();
   showThreshold();
 }
@@ -168,41 +168,41 @@ function showThreshold() {
 async function classify(files) {
   const model = byId("models").value;
   if (!files.length || !model) return;
-  if (state.work) state.work.abort();
-  const work = (state.work = new AbortController());
-  const total = files.length;
   const start = state.answers.length;
-  state.answers.push(...files.map((file, i) => ({ name: file.name || text("picture", { n: start + i + 1 }), file, model, found: null })));
-  const waiting = [];
-  for (let i = 0; i < total; i += AT_ONCE) waiting.push(state.answers.slice(start + i, start + Math.min(i + AT_ONCE, total)));
-  let done = 0;
+  const fresh = files.map((file, i) => ({ name: file.name || text("picture", { n: start + i + 1 }), file, model, found: null }));
+  state.answers.push(...fresh);
+  for (let i = 0; i < fresh.length; i += AT_ONCE) state.waiting.push(fresh.slice(i, i + AT_ONCE));
+  state.total += fresh.length;
+  advance(0);
+  if (!state.work) await workOff();
+}
+
+function advance(n) {
+  state.done += n;
+  byId("progress").value = state.total ? state.done / state.total : 0;
+  byId("progress-text").textContent = text("going", { done: state.done, total: state.total });
+  showAnswers();
+}
+
+async function workOff() {
+  const work = (state.work = new AbortController());
   say("");
   byId("work").hidden = false;
-  const advance = (n) => {
-    done += n;
-    byId("progress").value = done / total;
-    byId("progress-text").textContent = text("going", { done, total });
-    showAnswers();
-  };
-  advance(0);
   const run = async () => {
-    for (let part = waiting.shift(); part; part = waiting.shift()) {
+    for (let part = state.waiting.shift(); part; part = state.waiting.shift()) {
       await send(part, work.signal);
       advance(part.length);
     }
   };
   try {
-    await Promise.all(Array.from({ length: REQUESTS }, run));
+    while (state.waiting.length) await Promise.all(Array.from({ length: REQUESTS }, run));
   } catch (error) {
-    waiting.length = 0;
     work.abort();
-    if (state.work === work) say(error.name === "AbortError" ? text("stopped", { done, total }) : error.message);
+    say(error.name === "AbortError" ? text("stopped", { done: state.done, total: state.total }) : error.message);
   }
+  Object.assign(state, { work: null, waiting: [], done: 0, total: 0 });
   state.answers = state.answers.filter((answer) => answer.found);
-  if (state.work === work) {
-    state.work = null;
-    byId("work").hidden = true;
-  }
+  byId("work").hidden = true;
   showAnswers();
 }
 
@@ -217,7 +217,7 @@ async function send(part, signal) {
   } else if (part.length > 1) {
     for (const answer of part) await send([answer], signal); // one of them is too much: the others are answered
   } else {
-    part[0].found = { predictions: [], error: await told(response), timing: null, preview: null };
+    part[0].found = { predictions: [], error: await told(response), refused: true, timing: null, preview: null };
   }
 }
 
@@ -225,7 +225,7 @@ const milliseconds = (timing) => (timing ? Object.values(timing).reduce((sum, va
 const unsure = (found) => found.predictions.length > 0 && found.predictions[0].probability < threshold();
 
 function verdict(found) {
-  if (found.error) return make("span", { class: "badge error", title: found.error }, text("cannot"));
+  if (found.error) return make("span", { class: "badge error", title: found.error }, text(found.refused ? "refused" : "cannot"));
   if (unsure(found)) return make("span", { class: "badge unsure" }, text("notSure"));
   return found.predictions[0].label;
 }
@@ -263,6 +263,7 @@ function showAnswer(answer) {
   const rounded = found.timing && Object.fromEntries(Object.entries(found.timing).map(([key, value]) => [key, value.toFixed(1)]));
   return make("li", { class: "answer" }, figure, make("div", {},
     make("h3", {}, name),
+    state.models.length > 1 ? make("p", { class: "dim" }, `${text("model")}: ${model}`) : null,
     found.error || unsure(found) ? verdict(found) : null,
     found.error ? make("p", {}, found.error) : make("ol", { class: "scores" }, ...scores),
     rounded ? make("p", { class: "dim" }, text("timing", rounded)) : null));
@@ -293,10 +294,10 @@ function download() {
     const safe = /^[=+\-@\t\r]/.test(words) && Number.isNaN(Number(words)) ? `'${words}` : words; // a sheet would run it
     return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
-  const rows = [["path", "label", "probability", "abstained", "error"]];
-  for (const { name, found } of state.answers.filter((answer) => answer.found)) {
+  const rows = [["path", "label", "probability", "abstained", "error", "model"]];
+  for (const { name, found, model } of state.answers.filter((answer) => answer.found)) {
     const first = found.predictions[0];
-    rows.push([name, first?.label, first?.probability.toFixed(6), first ? (unsure(found) ? "yes" : "no") : "", found.error]);
+    rows.push([name, first?.label, first?.probability.toFixed(6), first ? (unsure(found) ? "yes" : "no") : "", found.error, model]);
   }
   const table = "\ufeff" + rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
   const link = make("a", { href: URL.createObjectURL(new Blob([table], { type: "text/csv" })), download: "answers.csv" });
@@ -448,7 +449,9 @@ function listen() {
   });
   byId("token-form").addEventListener("submit", guarded(async (event) => {
     event.preventDefault();
-    sessionStorage.setItem("taxonet-token", byId("token").value.trim());
+    const given = byId("token").value.trim();
+    if (!/^[\x21-\x7e]+$/.test(given)) throw new Error(text("tokenWrong"));
+    sessionStorage.setItem("taxonet-token", given);
     await loadModels();
     byId("token").value = "";
     byId("token-form").hidden = true;
