@@ -134,7 +134,8 @@ def test_workers_that_start_again_do_not_need_the_file(serve, small_bundle, expo
     shutil.copy(small_bundle, path)
     server = serve(path, exported, "--engine", "openvino", "--workers", 1, "--drain", 0)
     path.write_bytes(b"no bundle")
-    server.wait_for("cannot be opened, the old one goes on")
+    said = server.wait_for("cannot be opened, the old one goes on")
+    assert f"cannot read '{path}'" in said  # the file that people know, and not its copy
     path.unlink()
     os.kill(server.workers[0], signal.SIGKILL)
     server.wait_for("worker 0 is back")

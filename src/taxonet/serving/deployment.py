@@ -94,9 +94,18 @@ class Deployment:
             self.served[name] = await self._opened(name, path)
 
     async def _opened(self, name: str, path: str) -> Served:
-        signature = signature_of(path)
-        settings, key = self.settings, f"{name}#{next(self._numbers)}"
+        signature, key = signature_of(path), f"{name}#{next(self._numbers)}"
         copy = await asyncio.to_thread(self._copied, path, key)
+        try:
+            return await self._opened_copy(name, path, copy, key, signature)
+        except BaseException as error:
+            await self._discard(path, copy)
+            if isinstance(error, TaxonetError) and copy in str(error):  # people know the file, not its copy
+                raise type(error)(str(error).replace(copy, path)) from error
+            raise
+
+    async def _opened_copy(self, name: str, path: str, copy: str, key: str, signature: tuple[Any, ...]) -> Served:
+        settings = self.settings
         opening = Opening(
             key=key,
             path=copy,
@@ -113,6 +122,11 @@ class Deployment:
         trained = info.metrics.get("inputs", {})
         parameters = None if is_artefact(path) else parameters_of(copy)
         return Served(name, path, copy, key, info, said["engine"], parameters, signature, Drift(trained), _now())
+
+    @staticmethod
+    async def _discard(path: str, copy: str) -> None:
+        if copy != path:
+            await asyncio.to_thread(shutil.rmtree, Path(copy).parent, True)
 
     def _copied(self, path: str, key: str) -> str:
         """The model's files copied; a name of the catalogue stays what it is."""
@@ -151,8 +165,7 @@ class Deployment:
         self.reloads += 1
         self.say(f"{name}: the new file answers")
         await self.pool.close(model.key)
-        if model.copy != model.path:
-            await asyncio.to_thread(shutil.rmtree, Path(model.copy).parent, True)
+        await self._discard(model.path, model.copy)
 
     def close(self) -> None:
         """Remove the copies."""

@@ -370,6 +370,8 @@ class Pool:
                 pause = min(LONGEST_PAUSE, 2 * pause)
                 await asyncio.sleep(pause)
             await self._open_missing(worker)
+            if worker.listener is None or worker.listener.done():
+                continue  # it has died already
             worker.ready = True
             self._say(f"worker {worker.number} is back")
             self._hand_out()
