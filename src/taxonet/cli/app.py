@@ -65,9 +65,19 @@ for name, verb in VERBS.items():
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the entry point of the installed script."""
     if arguments is None:
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what is half done is cleared away
-        leave(_run(sys.argv[1:]))
+        signal.signal(signal.SIGTERM, _end_by)
+        status = _run(sys.argv[1:])
+        leave(128 + _ended_by[0] if _ended_by else status)
     return _run(arguments)
+
+
+_ended_by: list[int] = []  # the signal
+
+
+def _end_by(number: int, _: object) -> None:
+    """Leave by an exception, so that what is half done is cleared away; a library may make another one of it."""
+    _ended_by.append(number)
+    sys.exit(128 + number)
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -127,6 +137,6 @@ def _print_whatever_comes() -> None:
 def _fail(sentence: str, status: int, debug: bool) -> int:
     if debug:
         raise  # noqa: PLE0704 - called while an error is handled
-    if speaks():  # of several processes one tells
+    if speaks() and not _ended_by:  # of several processes one tells
         print(f"taxonet: {sentence}", file=sys.stderr)
     return status
