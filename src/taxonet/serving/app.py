@@ -2,16 +2,13 @@
 
 import asyncio
 import base64
-import functools
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 
 from taxonet._version import __version__
@@ -22,88 +19,19 @@ from taxonet.serving.cards import card_of, catalogue, network_names, sheet_of
 from taxonet.serving.deployment import Deployment, NoModelError, Served
 from taxonet.serving.guard import Guard
 from taxonet.serving.metrics import STAGES, Metrics
+from taxonet.serving.openapi import ASKING, MAX_TOP, OPTIONS, add_openapi, file_of_kind, pictures, problems
+from taxonet.serving.pages import add_page
 from taxonet.serving.pool import QueueFullError, Reply, WorkerError
 from taxonet.serving.problems import MEDIA_TYPE, ProblemError, document
 from taxonet.serving.settings import Settings
 from taxonet.serving.v2 import add_v2
 
-MAX_TOP = 1000
 METHODS = "^(gradcam|occlusion|integrated_gradients)$"
 Top = Annotated[int, Query(ge=1, le=MAX_TOP, description="How many classes an answer names.")]
 Threshold = Annotated[
     float | None,
     Query(ge=0, le=1, description='The probability under which an answer is "none of these"; by default the model\'s.'),
 ]
-_ENCODED = {"type": "string", "format": "byte", "description": "A picture in base64, or as a data URI."}
-_FILE = {"type": "string", "format": "binary"}
-OPTIONS: dict[str, Any] = {  # that a prediction takes beside its pictures
-    "top": {"type": "integer", "minimum": 1, "maximum": MAX_TOP},
-    "threshold": {"type": "number", "minimum": 0, "maximum": 1},
-    "preview": {"type": "boolean"},
-}
-
-
-def _pictures(most: int, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of a route that takes up to `most` pictures."""
-    image = {
-        "oneOf": [
-            _ENCODED,
-            {
-                "type": "object",
-                "required": ["data"],
-                "additionalProperties": False,
-                "properties": {"name": {"type": "string"}, "data": _ENCODED},
-            },
-        ]
-    }
-    images = {"type": "array", "minItems": 1, "maxItems": most, "items": image}
-    files = {"type": "array", "minItems": 1, "maxItems": most, "items": _FILE}
-
-    def fields(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-        properties = {name: schema, **options}
-        document = {"type": "object", "required": [name], "additionalProperties": False, "properties": properties}
-        return {"schema": document}
-
-    raw = {"schema": {**_FILE, "minLength": 1}}
-    content = {
-        "image/*": raw,
-        "application/octet-stream": raw,
-        "multipart/form-data": fields("files", files),
-        "application/json": fields("images", images),
-    }
-    what = "One picture as the body itself" + (
-        ", or one or many as a form or in JSON." if most > 1 else ", a form, JSON."
-    )
-    return {"requestBody": {"required": True, "description": what, "content": content}}
-
-
-_PROBLEM = {"content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
-_WORDS = {
-    400: "The request cannot be read.",
-    401: "A token is needed.",
-    404: "There is no such model.",
-    405: "The address has other methods.",
-    408: "The body took too long.",
-    413: "The body is too large, or has too many pictures.",
-    415: "The body is of a kind that is not taken.",
-    422: "A value is wrong, or it cannot be done.",
-    500: "The server failed.",
-    503: "Too much waits; come again after Retry-After.",
-    504: "The answer took too long.",
-}
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The responses of a route that are problems."""
-    return {status: {"description": _WORDS[status], **_PROBLEM} for status in sorted((*statuses, 500))}
-
-
-def _file(media_type: str, what: str) -> dict[int | str, dict[str, Any]]:
-    """The response of a route that answers with something else than JSON."""
-    return {200: {"description": what, "content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}}
-
-
-ASKING = problems(400, 401, 404, 408, 413, 415, 422, 503, 504)
 
 
 def create_app(settings: Settings, deployment: Deployment, metrics: Metrics) -> Any:
@@ -117,14 +45,13 @@ def create_app(settings: Settings, deployment: Deployment, metrics: Metrics) -> 
         openapi_url=None,
         redirect_slashes=False,  # the address to go to would be made of the client's Host
     )
-    app.state.settings, app.state.deployment, app.state.metrics = settings, deployment, metrics
     _add_errors(app)
     _add_health(app, deployment, metrics)
     _add_models(app, deployment)
     _add_predict(app, settings, deployment, metrics)
     add_v2(app, settings, deployment, metrics)
-    _add_openapi(app, settings)
-    _add_page(app)
+    add_openapi(app, settings)
+    add_page(app)
     guard = Guard(app, settings, deployment, metrics)
     if not settings.cors:
         return guard
@@ -199,7 +126,7 @@ def _add_health(app: FastAPI, deployment: Deployment, metrics: Metrics) -> None:
         tags=["health"],
         summary="Figures for Prometheus",
         response_class=Response,
-        responses=_file("text/plain", "In Prometheus's text form.") | problems(401),
+        responses=file_of_kind("text/plain", "In Prometheus's text form.") | problems(401),
     )
     async def read_metrics() -> Response:
         return Response(metrics.text(), media_type=metrics.content_type)
@@ -241,7 +168,7 @@ def _add_models(app: FastAPI, deployment: Deployment) -> None:
         tags=["catalogue"],
         summary="A picture of a network's stages",
         response_class=Response,
-        responses=_file("image/svg+xml", "SVG.") | problems(401, 404, 422, 503, 504),
+        responses=file_of_kind("image/svg+xml", "SVG.") | problems(401, 404, 422, 503, 504),
     )
     async def drawing(network: str) -> Response:
         if await asyncio.to_thread(sheet_of, network) is None:
@@ -266,7 +193,7 @@ def _add_predict(app: FastAPI, settings: Settings, deployment: Deployment, metri
         response_model=list[schemas.Answer],
         tags=["predict"],
         summary="Classify pictures: one entry each, in the order given, with `error` where one is bad",
-        openapi_extra=_pictures(settings.max_files, OPTIONS),
+        openapi_extra=pictures(settings.max_files, OPTIONS),
         responses=ASKING,
     )
     async def predict(
@@ -303,9 +230,9 @@ def _add_predict(app: FastAPI, settings: Settings, deployment: Deployment, metri
         "/v1/models/{name}/explain",
         tags=["predict"],
         summary="A heat map of one picture: the places that speak for the answer, on what the network saw",
-        openapi_extra=_pictures(1, {}),
+        openapi_extra=pictures(1, {}),
         response_class=Response,
-        responses=_file("image/png", "PNG.") | ASKING,
+        responses=file_of_kind("image/png", "PNG.") | ASKING,
     )
     async def explain(
         request: Request,
@@ -324,7 +251,7 @@ def _add_predict(app: FastAPI, settings: Settings, deployment: Deployment, metri
             raise ProblemError(422, "explain takes one picture and nothing beside it; options stand in the address")
         if not model.explains:
             raise ProblemError(422, f"{name} is an export, which has no gradients: serve its bundle for heat maps")
-        head = {"kind": "explain", "model": model.key, "path": model.copy, "path_given": uploads[0].name}
+        head = {"kind": "explain", "model": model.key, "path": model.copy}
         reply = await deployment.pool.ask_any(
             head | {"method": method, "target": target, "layer": layer}, uploads[0].data
         )
@@ -404,54 +331,3 @@ def _server_timing(answers: Sequence[Mapping[str, Any]]) -> str:
     """The longest of each stage, as browsers show it."""
     timings = [answer["timing"] for answer in answers if "timing" in answer]
     return ", ".join(f"{name};dur={max((t[name] for t in timings), default=0):.1f}" for name in STAGES)
-
-
-def _add_openapi(app: FastAPI, settings: Settings) -> None:
-    @functools.cache
-    def document() -> dict[str, Any]:
-        found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        parts = found.setdefault("components", {}).setdefault("schemas", {})
-        parts["Problem"] = schemas.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        for unused in ("HTTPValidationError", "ValidationError"):
-            parts.pop(unused, None)
-        for path in found["paths"].values():
-            for operation in path.values():
-                refusal = operation["responses"].get("422")
-                if refusal and "application/json" in refusal.get("content", {}):  # FastAPI's form, not ours
-                    operation["responses"]["422"] = {"description": _WORDS[422], **_PROBLEM}
-        if settings.tokens:
-            found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-            found["security"] = [{"token": []}]
-        return found
-
-    app.openapi = document  # type: ignore[method-assign]
-
-    @app.get("/openapi.json", include_in_schema=False)
-    async def openapi() -> Response:
-        return JSONResponse(document())
-
-
-PAGE = {
-    "": ("index.html", "text/html; charset=utf-8"),
-    "page.css": ("page.css", "text/css; charset=utf-8"),
-    "page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "texts.js": ("texts.js", "text/javascript; charset=utf-8"),
-    "icon.svg": ("icon.svg", "image/svg+xml"),
-}
-
-
-def _add_page(app: FastAPI) -> None:
-    """The page's files, read once."""
-    folder = resources.files("taxonet.serving") / "page"
-    files = {address: ((folder / name).read_bytes(), kind) for address, (name, kind) in PAGE.items()}
-
-    @app.get("/{file}", include_in_schema=False)
-    async def page(file: str) -> Response:
-        if file not in files:
-            raise HTTPException(404)
-        data, kind = files[file]
-        return Response(data, media_type=kind, headers={"cache-control": "no-cache"})
-
-    @app.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return await page("")

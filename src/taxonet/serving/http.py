@@ -14,7 +14,7 @@ from taxonet.serving.settings import Settings
 
 MAX_HEAD = 2**16  # bytes of request line and headers
 FRAMES = 8  # bytes of frame that a byte of the body may have: a chunk of one byte has five
-FRESH = 0.5  # seconds in which a new connection may still send its request while the server ends
+FRESH = 2.0  # seconds in which a new connection may still send its request while the server ends
 
 
 def protocol_of(settings: Settings, on_refusal: Callable[[], None]) -> type[HttpToolsProtocol]:

@@ -184,23 +184,23 @@ class Worker:
     def _do_slow_work(self, waiting: "queue.SimpleQueue[Item]") -> None:
         while item := waiting.get():
             head = item.head
-            if head["id"] in self._cancelled:
-                self._cancelled.discard(head["id"])
-                continue
             try:
+                if head["id"] in self._cancelled:
+                    continue
                 if head["kind"] == "open":
                     self._send({"kind": "opened", "id": head["id"], **self._open(head)})
                 elif head["kind"] == "draw":
                     self._send({"kind": "answer", "id": head["id"]}, _drawing(head["network"]))
                 else:
-                    facts, png = self._explain(item)
-                    self._send({"kind": "answer", "id": head["id"], "explained": facts}, png)
+                    self._send({"kind": "answer", "id": head["id"]}, self._explain(item))
             except ImageError as error:
                 self._send({"kind": "answer", "id": head["id"], "error": str(error)})
             except TaxonetError as error:
                 self._send({"kind": "answer", "id": head["id"], "refused": str(error), "status": error.exit_status})
             except Exception as error:
                 self._fail([item], error)
+            finally:
+                self._cancelled.discard(head["id"])
 
     def _open(self, head: dict[str, Any]) -> dict[str, Any]:
         """Open a model and let it answer a drawn picture once, so that the first request finds it compiled."""
@@ -219,7 +219,8 @@ class Worker:
             self._models[head["model"]] = model
         return {"info": classifier.info.to_json(), "engine": classifier.engine.name}
 
-    def _explain(self, item: Item) -> tuple[dict[str, Any], bytes]:
+    def _explain(self, item: Item) -> bytes:
+        """The heat map's PNG."""
         from taxonet.evaluation.explanation import Explainer, open_network
         from taxonet.evaluation.overlay import blend
 
@@ -229,7 +230,7 @@ class Worker:
             model.network.limits = model.classifier.limits
         classifier = model.network
         explained = Explainer(classifier, method=head["method"], target=head["target"], layer=head["layer"])(item.body)
-        return explained.as_dict() | {"path": head["path_given"]}, _as_png(blend(explained))
+        return _as_png(blend(explained))
 
 
 def _pixels(classifier: Any, item: Item) -> tuple[Any, float]:
